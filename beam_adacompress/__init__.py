@@ -1,0 +1,12 @@
+"""Compress image corpora for the machines that look at them, as Apache Beam transforms."""
+
+from beam_adacompress.errors import AdaCompressError as AdaCompressError
+from beam_adacompress.errors import ImageError as ImageError
+from beam_adacompress.records import Choice as Choice
+from beam_adacompress.records import ChosenImage as ChosenImage
+from beam_adacompress.records import CompressedImage as CompressedImage
+from beam_adacompress.records import EncodedImage as EncodedImage
+from beam_adacompress.records import ImageFailure as ImageFailure
+from beam_adacompress.transforms import ChooseQuality as ChooseQuality
+from beam_adacompress.transforms import CompressJPEG as CompressJPEG
+from beam_adacompress.version import __version__ as __version__

@@ -1,0 +1,25 @@
+"""What can go wrong, as types that say whom it concerns: one image, or the whole job."""
+
+from __future__ import annotations
+
+
+class AdaCompressError(Exception):
+    """The job cannot go on. The message is one sentence that says what to do."""
+
+
+class ImageError(Exception):
+    """One image cannot be processed; the job goes on and the image becomes a failure row.
+
+    Attributes:
+      reason: a short word from a closed set, fit for counting: `empty`, `not-an-image`, `truncated`,
+        `corrupt`, `too-many-pixels`, `too-many-bytes`, `unreadable`, `bad-key`, `write-failed`.
+      message: one sentence for a person.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return type(self), (self.reason, self.message)

@@ -1,0 +1,284 @@
+"""Opening an image file: what it is, why it may have to be left alone, and its pixels, decoded strictly."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any, Optional
+
+import simplejpeg
+from PIL import Image, ImageCms, ImageFile
+
+from beam_adacompress.errors import ImageError
+from beam_adacompress.jpeg import metadata
+
+# Reasons for leaving an image as it is. They are words of the manifest's `reason` column.
+ALPHA = "alpha"
+HIGH_BIT_DEPTH = "high-bit-depth"
+ANIMATED = "animated"
+MULTI_PICTURE = "multi-picture"
+ALREADY_COMPRESSED = "already-compressed"
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_EOI = b"\xff\xd9"
+_MAGIC = (_JPEG_MAGIC, b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
+
+# Formats that Pillow lists but that run other programs, only draw a placeholder, or are not pictures.
+_REFUSED_FORMATS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC", "FITS"}
+
+# The complaints of libjpeg that mean damaged picture data; the others concern ancillary markers.
+_DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS", "Application transferred")
+
+_SEVERAL_FRAMES_MOVE = {"GIF", "WEBP", "PNG", "AVIF", "FLI"}
+
+_ORIENTATION = 0x0112  # EXIF tag
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_pillow_limit = threading.Lock()
+
+
+class Source:
+    """An image file whose header has been read.
+
+    Attributes:
+      data: the file.
+      format: Pillow's name of the file format, `JPEG`, `PNG`, ...
+      media_type: e.g. `image/png`.
+      width, height: in pixels as displayed, that is, after the EXIF orientation.
+      obstacle: why it cannot become a JPEG without losing more than detail (`alpha`, `high-bit-depth`, `animated`,
+        `multi-picture`), or why it should not (`already-compressed`); None where nothing stands in the way.
+      flattens: whether `pixels` can make an 8-bit picture of it in spite of the obstacle.
+    """
+
+    def __init__(self, data: bytes, image: ImageFile.ImageFile) -> None:
+        self.data = data
+        self._image = image
+        self.format = "JPEG" if image.format == "MPO" else str(image.format)
+        self.media_type = Image.MIME.get(self.format, "application/octet-stream")
+        # A TIFF's orientation is applied by Pillow when it loads; getexif() no longer has it then.
+        self._orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
+        turned = self._orientation in (5, 6, 7, 8)
+        self.width, self.height = image.size[::-1] if turned else image.size
+        self.obstacle = _obstacle(image)
+        self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
+
+    def segments(self, mode: str, policy: str) -> bytes:
+        """The metadata to carry over, see metadata.kept_segments."""
+        return metadata.kept_segments(self._image, mode, policy)
+
+    def density(self, policy: str) -> tuple[int, int]:
+        return metadata.density(self._image, policy)
+
+    def verify(self) -> None:
+        """Decodes and throws the pixels away.
+
+        Raises:
+          ImageError: the file is truncated or corrupt.
+        """
+        if self.obstacle == ALREADY_COMPRESSED and self.data.endswith(_EOI):
+            return  # our own files end so; anything shorter is decoded, which tells how it is broken
+        with _decoding():
+            self._decode()
+
+    def pixels(self) -> Image.Image:
+        """The picture as 8-bit `L` or `RGB`, oriented, without alpha (over white), the first frame of several.
+
+        Raises:
+          ImageError: the file is truncated or corrupt.
+        """
+        with _decoding():
+            image = self._decode()
+            if self._orientation in _TRANSPOSE:
+                image = image.transpose(_TRANSPOSE[self._orientation])
+            return _to_8bit(image, self._image.info.get("icc_profile"))
+
+    def _decode(self) -> Image.Image:
+        if self.format == "JPEG" and (pixels := _decode_strictly(self.data, self._image)) is not None:
+            return pixels
+        self._image.load()
+        return self._image
+
+
+class _TwelveBitJPEG(Source):
+    """A JPEG of more than 8 bits a sample, of which only the frame header can be read here."""
+
+    def __init__(self, data: bytes, width: int, height: int) -> None:
+        self.data = data
+        self.format = "JPEG"
+        self.media_type = Image.MIME["JPEG"]
+        self.width, self.height = width, height
+        self.obstacle = HIGH_BIT_DEPTH
+        self.flattens = False
+
+    def verify(self) -> None:
+        """Nothing here decodes it; it is passed on as it is."""
+
+
+def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
+    """Reads the header of an image file.
+
+    Args:
+      data: the file.
+      max_pixels: width x height above which nothing is decoded; None for no limit.
+
+    Raises:
+      ImageError: `empty`, `not-an-image`, `corrupt`, or `too-many-pixels`.
+    """
+    if not data:
+        raise ImageError("empty", "the file has no bytes")
+    with _decoding():
+        try:
+            image = _open(data)
+        except Image.UnidentifiedImageError:
+            frame = metadata.frame_header(data) if data.startswith(_JPEG_MAGIC) else None
+            if frame is not None and frame.precision != 8:
+                return _TwelveBitJPEG(data, frame.width, frame.height)
+            if data.startswith(_MAGIC):
+                raise ImageError("corrupt", "the header of the file is damaged") from None
+            raise ImageError("not-an-image", "the content is no image format that can be read") from None
+        width, height = image.size
+        if max_pixels is not None and width * height > max_pixels:
+            raise ImageError(
+                "too-many-pixels",
+                f"{width} x {height} is more than the limit of {max_pixels} pixels; raise it with --max-pixels",
+            )
+        return Source(data, image)
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    formats = ("JPEG",) if data.startswith(_JPEG_MAGIC) else _readable_formats()
+    with _without_pillows_pixel_limit():
+        return Image.open(io.BytesIO(data), formats=formats)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Turns whatever a decoder raises over a strange file into an ImageError."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("too-many-pixels", "not enough memory to decode it; lower --max-pixels") from error
+    except Exception as error:  # decoders of foreign bytes raise nearly everything
+        text = str(error) or type(error).__name__
+        truncated = "truncated" in text.lower() or "premature end of jpeg file" in text.lower()
+        raise ImageError("truncated" if truncated else "corrupt", f"decoding failed: {text}") from error
+
+
+@contextlib.contextmanager
+def _without_pillows_pixel_limit() -> Iterator[None]:
+    """Pillow's limit is one for the whole process; ours is an option of the job, checked right after."""
+    with _pillow_limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+@functools.lru_cache(maxsize=1)
+def _readable_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
+
+
+def _obstacle(image: ImageFile.ImageFile) -> Optional[str]:
+    if metadata.has_mark(image):
+        return ALREADY_COMPRESSED
+    if image.format == "MPO" or "mp" in image.info:
+        return MULTI_PICTURE
+    if getattr(image, "is_animated", False):
+        return ANIMATED if image.format in _SEVERAL_FRAMES_MOVE else MULTI_PICTURE
+    if _has_high_bit_depth(image):
+        return HIGH_BIT_DEPTH
+    if image.has_transparency_data:
+        return ALPHA
+    return None
+
+
+def _has_high_bit_depth(image: ImageFile.ImageFile) -> bool:
+    if image.mode[0] in "IF":
+        return True
+    # 16-bit colour is delivered as 8-bit RGB; only the raw mode, e.g. `RGB;16B`, or PPM's largest value tells.
+    for tile in image.tile:
+        for argument in tile.args if isinstance(tile.args, tuple) else (tile.args,):
+            if isinstance(argument, str) and re.search(r";(12|16|32)", argument):
+                return True
+        if image.format == "PPM" and isinstance(tile.args, tuple) and isinstance(tile.args[-1], int):
+            return tile.args[-1] > 255
+    return False
+
+
+def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.Image]:
+    """Decodes a JPEG so that libjpeg's warnings are errors.
+
+    Pillow ignores them and returns a picture that is grey from the damage on. The pixels are the same as Pillow's;
+    the four-byte layout is the one that Pillow uses inside, which saves a conversion.
+
+    Returns:
+      None where Pillow has to decode: CMYK, which is only checked here, and layouts that TurboJPEG does not know.
+    """
+    layout = {"RGB": "RGBX", "L": "GRAY", "CMYK": "CMYK"}[image.mode]
+    try:
+        pixels: Any = simplejpeg.decode_jpeg(data, colorspace=layout)
+    except ValueError as error:
+        if str(error).startswith(_DAMAGE):
+            raise
+        return None
+    if image.mode == "CMYK":
+        return None
+    raw = "L" if image.mode == "L" else "RGBX"
+    return Image.frombuffer(image.mode, image.size, pixels, "raw", raw, 0, 1)
+
+
+def _to_8bit(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return image.point(lambda value: value * (1 / 256)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    if image.mode == "CMYK":
+        return _cmyk_to_rgb(image, profile)
+    if image.mode == "LAB":
+        return _through_profiles(image, ImageCms.createProfile("LAB"))
+    if image.mode == "P" and _palette_is_gray(image):
+        return image.convert("L")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _palette_is_gray(image: Image.Image) -> bool:
+    palette = image.getpalette("RGB") or []
+    return all(palette[i] == palette[i + 1] == palette[i + 2] for i in range(0, len(palette), 3))
+
+
+def _cmyk_to_rgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
+    """Through the embedded profile where there is one, else by 255 - min(255, ink + black) as every viewer does."""
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            return _through_profiles(image, ImageCms.ImageCmsProfile(io.BytesIO(profile)))
+    return image.convert("RGB")
+
+
+def _through_profiles(image: Image.Image, profile: Any) -> Image.Image:
+    converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None  # only None when converting in place
+    return converted
+
+

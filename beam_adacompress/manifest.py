@@ -1,0 +1,145 @@
+"""The manifest: one row per input image, as Parquet, and as the JSON lines of a run in progress.
+
+Both carry a format version and are refused with one sentence where it is another. Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from typing import NamedTuple, Optional
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.records import COMPRESSED
+
+VERSION = 1
+_VERSION_KEY = b"adacompress.manifest"
+
+
+class ManifestRow(NamedTuple):
+    """What became of one input image."""
+
+    key: str  # path relative to the input
+    status: str  # `compressed`, `kept` or `failed`
+    reason: Optional[str]  # why it was kept or failed
+    output: Optional[str]  # path of the result relative to images/; None where it failed
+    quality: Optional[int]  # chosen, 1..100; the file has it only where status is `compressed`
+    tables: Optional[str]  # chosen quantisation-table family
+    subsampling: Optional[str]  # of the result; None for grayscale, kept and failed ones
+    width: Optional[int]  # pixels, as displayed
+    height: Optional[int]
+    bytes_in: Optional[int]
+    bytes_out: Optional[int]
+    sha256_in: Optional[str]  # hex
+    sha256_out: Optional[str]
+    policy_version: Optional[str]
+    propensity: Optional[float]  # probability of the chosen action, (0, 1]
+    expected_agreement: Optional[float]  # 0..1; None where the policy makes no promise
+    error: Optional[str]  # one sentence, where it failed
+    seconds: Optional[float]  # of decoding and encoding
+
+    @property
+    def is_written(self) -> bool:
+        """Whether there is a result in images/."""
+        return self.output is not None
+
+    @property
+    def size_ratio(self) -> float:
+        """Bytes of the result / bytes of the input, for a row that is written."""
+        assert self.bytes_in and self.bytes_out is not None, self
+        return self.bytes_out / self.bytes_in
+
+    @property
+    def saved(self) -> int:
+        """Bytes saved; 0 where nothing was compressed."""
+        if self.status != COMPRESSED:
+            return 0
+        assert self.bytes_in is not None and self.bytes_out is not None, self
+        return self.bytes_in - self.bytes_out
+
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("output", pa.string()),
+        pa.field("quality", pa.int32()),
+        pa.field("tables", pa.string()),
+        pa.field("subsampling", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("bytes_in", pa.int64()),
+        pa.field("bytes_out", pa.int64()),
+        pa.field("sha256_in", pa.string()),
+        pa.field("sha256_out", pa.string()),
+        pa.field("policy_version", pa.string()),
+        pa.field("propensity", pa.float64()),
+        pa.field("expected_agreement", pa.float64()),
+        pa.field("error", pa.string()),
+        pa.field("seconds", pa.float64()),
+    ],
+    metadata={_VERSION_KEY: str(VERSION).encode()},
+)
+
+
+def to_parquet(rows: Iterable[ManifestRow]) -> bytes:
+    """One part of a manifest."""
+    columns = list(zip(*rows)) or [() for _ in SCHEMA]
+    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes, name: str) -> list[ManifestRow]:
+    """Reads one part.
+
+    Args:
+      data: the file.
+      name: of the file, for messages.
+
+    Raises:
+      AdaCompressError: it is no manifest, or one of an unknown version.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise AdaCompressError(f"{name} is no readable Parquet file: {error}") from error
+    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
+    _check_version(version, name)
+    return [ManifestRow(**row) for row in table.to_pylist()]
+
+
+def to_lines(rows: Iterable[ManifestRow]) -> bytes:
+    """The rows as JSON lines below a line with the version."""
+    lines = [json.dumps({_VERSION_KEY.decode(): VERSION})]
+    lines += [json.dumps(row, ensure_ascii=False) for row in rows]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def from_lines(data: bytes, name: str) -> list[ManifestRow]:
+    """Reads what `to_lines` wrote.
+
+    Raises:
+      AdaCompressError: as `from_parquet`.
+    """
+    try:
+        head, *rows = [json.loads(line) for line in data.decode().split("\n") if line]
+        version = head[_VERSION_KEY.decode()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdaCompressError(f"{name} holds no rows of a manifest: {error}") from error
+    _check_version(str(version), name)
+    return [ManifestRow(*row) for row in rows]
+
+
+def _check_version(version: str, name: str) -> None:
+    if version != str(VERSION):
+        raise AdaCompressError(
+            f"{name} has manifest version {version}, and this is adacompress for version {VERSION}: "
+            "use the release that wrote it, or run again with --overwrite"
+        )

@@ -1,0 +1,1 @@
+"""The jobs behind the `adacompress` command, one module each, with `run(argv)`."""

@@ -1,0 +1,292 @@
+"""`adacompress compress`: shrink a folder or bucket of images.
+
+    ListImages ─▶ names ─▶ shuffle ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest ─▶ FinishRun
+                            │                └──────────────┴───── failures ────────▶┘
+                            └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+
+from beam_adacompress import jpeg, report
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.jpeg.codec import SUBSAMPLINGS
+from beam_adacompress.jpeg.metadata import POLICIES
+from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.options import Parser, UsageError, both_spellings, check_beam_options
+from beam_adacompress.pipelines.progress import Progress
+from beam_adacompress.policy import DEFAULT_QUALITY
+from beam_adacompress.transforms import files, sinks
+from beam_adacompress.transforms.choose import ChooseQuality
+from beam_adacompress.transforms.compress import CompressJPEG
+from beam_adacompress.transforms.runs import RunFolder, SkipFinished
+from beam_adacompress.transforms.sources import MAX_BYTES, ListImages, ReadImages, find_images, input_root
+from beam_adacompress.version import versions
+
+TOO_MANY_FAILURES = 3  # exit status
+
+_DEFAULTS = jpeg.Settings()
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressJob:
+    """One compress run; the fields are the options of `adacompress compress`.
+
+    Args:
+      input: a folder or prefix (everything below it), a glob, or one file, on any filesystem that Beam knows.
+      output: the run's folder.
+      quality, tables: as for ChooseQuality.
+      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten: as for CompressJPEG.
+      max_bytes: as for ReadImages.
+      overwrite: discard what an earlier run left in the output.
+      max_failures: the largest share of failed images with which the job still succeeds; None for any.
+      seed: of the images that the report shows.
+
+    Raises:
+      ValueError, TypeError: an option is out of range.
+    """
+
+    input: str
+    output: str
+    quality: int = DEFAULT_QUALITY
+    tables: str = "annexk"
+    subsampling: str = _DEFAULTS.subsampling
+    optimize: bool = _DEFAULTS.optimize
+    progressive: bool = _DEFAULTS.progressive
+    keep_metadata: str = _DEFAULTS.keep_metadata
+    min_saving: float = _DEFAULTS.min_saving
+    max_pixels: int = _DEFAULTS.max_pixels
+    flatten: bool = _DEFAULTS.flatten
+    max_bytes: int = MAX_BYTES
+    overwrite: bool = False
+    max_failures: Optional[float] = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.choose_quality()
+        self.compress_jpeg()
+        ReadImages(self.max_bytes)
+        if self.max_failures is not None and not 0 <= self.max_failures <= 1:
+            raise ValueError(f"max_failures must be a share from 0 to 1, got {self.max_failures}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be from 0 to 2**64 - 1, got {self.seed}")
+
+    def choose_quality(self) -> ChooseQuality:
+        return ChooseQuality(self.quality, self.tables)
+
+    def compress_jpeg(self) -> CompressJPEG:
+        names = [field.name for field in dataclasses.fields(CompressJPEG)]
+        return CompressJPEG(**{name: getattr(self, name) for name in names})
+
+    def options(self) -> dict[str, Any]:
+        """What the results depend on: a run is continued only with the same."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name not in ("output", "overwrite", "max_failures")
+        }
+
+
+class CompressOptions(PipelineOptions):
+    """The same as pipeline options, for the command line and for Dataflow templates."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        def add(name: str, **kwargs: Any) -> None:
+            parser.add_argument(*both_spellings(name), **kwargs)
+
+        add("--input", help="a folder or prefix (everything below it), a glob, or one file; gs://... works as well")
+        add("--output", help="the folder of the run: images/, manifest/, summary.json, report.html")
+        add("--quality", type=int, default=DEFAULT_QUALITY, help="JPEG quality of every image, 1 to 100")
+        add("--tables", default="annexk", help="quantisation tables: " + ", ".join(sorted(jpeg.FAMILIES)))
+        add("--subsampling", default=_DEFAULTS.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
+        add(
+            "--no-optimize",
+            dest="optimize",
+            action="store_false",
+            default=True,
+            help="standard Huffman tables: less CPU time, more bytes",
+        )
+        add(
+            "--no-progressive",
+            dest="progressive",
+            action="store_false",
+            default=True,
+            help="one scan: less CPU time, more bytes",
+        )
+        add(
+            "--keep-metadata",
+            default=_DEFAULTS.keep_metadata,
+            choices=POLICIES,
+            help="what to keep beside the pixels; the EXIF orientation is always applied to them",
+        )
+        add(
+            "--min-saving",
+            type=float,
+            default=_DEFAULTS.min_saving,
+            help="share of the bytes that must be saved, else the original is kept",
+        )
+        add(
+            "--max-pixels",
+            type=int,
+            default=_DEFAULTS.max_pixels,
+            help="larger images (width x height) are reported as failed",
+        )
+        add("--max-bytes", type=int, default=MAX_BYTES, help="larger files are reported as failed")
+        add(
+            "--flatten",
+            action="store_true",
+            help="compress alpha (over white), 16-bit, animated and multi-picture files too (first frame)",
+        )
+        add("--overwrite", action="store_true", help="discard what an earlier run left in the output")
+        add(
+            "--max-failures",
+            type=float,
+            metavar="SHARE",
+            help=f"exit with status {TOO_MANY_FAILURES} if a larger share of the images failed, e.g. 0.01",
+        )
+        add("--seed", type=int, default=0, help="of the images that the report shows")
+
+
+def compress(
+    pipeline: beam.Pipeline, job: CompressJob, attempt: str, started: float, resume: bool
+) -> beam.PCollection[str]:
+    """Adds the job to a pipeline.
+
+    Args:
+      pipeline: to add to.
+      job: what to do; paths are absolute.
+      attempt: an identifier that no other execution has.
+      started: when the job began, in seconds since the epoch.
+      resume: whether the output holds rows of an earlier attempt.
+
+    Returns:
+      The path of the summary, when it is written.
+    """
+    folder = RunFolder(job.output)
+    listed = pipeline | "ListImages" >> ListImages(job.input, exclude=job.output)
+    fragments = []
+    if resume:
+        todo, finished = listed.images | "SkipFinished" >> SkipFinished(folder)
+        fragments.append(finished | "CommitFinished" >> sinks.CommitRows(folder, attempt, sinks.finished_outcome))
+    else:
+        todo = listed.images | "Spread" >> beam.Reshuffle()
+    read = todo | "ReadImages" >> ReadImages(job.max_bytes)
+    chosen = read.images | "ChooseQuality" >> job.choose_quality()
+    compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
+    fragments.append(
+        compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome)
+    )
+    for stage, failures in (("List", listed), ("Read", read), ("Choose", chosen), ("Compress", compressed)):
+        fragments.append(
+            failures.failures | f"Commit{stage}Failures" >> sinks.CommitRows(folder, attempt, sinks.failed_outcome)
+        )
+    return (
+        fragments
+        | "Rows" >> beam.Flatten()
+        | "MergeManifest" >> sinks.MergeManifest(folder, job.seed)
+        | "FinishRun" >> sinks.FinishRun(folder, input_root(job.input), job.options(), versions(), started)
+    )
+
+
+def run(argv: Optional[Sequence[str]] = None) -> int:
+    """Runs `adacompress compress ARGV` and returns its exit status.
+
+    Raises:
+      AdaCompressError: the job cannot run, or failed.
+    """
+    started = time.time()
+    parser = Parser(
+        prog="adacompress compress",
+        description="Compress a folder or bucket of images as JPEG for the machines that look at them.",
+        epilog="Every Beam pipeline option works as well, e.g. --runner=DataflowRunner --project=P --region=R.",
+    )
+    CompressOptions._add_argparse_args(parser)
+    given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    check_beam_options(rest, parser)
+    values = vars(given)
+    for name in ("input", "output"):
+        if not values[name]:
+            raise UsageError(f"--{name} is missing; see adacompress compress --help")
+        values[name] = _absolute(values[name])
+    try:
+        job = CompressJob(**values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return execute(job, CompressOptions(rest, **values), started)
+
+
+def execute(job: CompressJob, options: PipelineOptions, started: float) -> int:
+    """Runs a job, shows its progress if it is local, and prints what it came to.
+
+    Raises:
+      AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
+    """
+    FileSystems.set_options(options)
+    is_local = local.configure(options)
+    total = _check_places(job, count=is_local)
+    folder = RunFolder(job.output)
+    resume = folder.prepare(job.options(), versions(), job.overwrite)
+    attempt = uuid.uuid4().hex
+    pipeline = beam.Pipeline(options=options)
+    compress(pipeline, job, attempt, started, resume)
+    if is_local:
+        with Progress(folder, attempt, total, terminal=sys.stderr.isatty()):
+            pipeline.run().wait_until_finish()
+    else:
+        result = pipeline.run()
+        if options.view_as(GoogleCloudOptions).template_location:
+            print(f"template written to {options.view_as(GoogleCloudOptions).template_location}")
+            return 0
+        result.wait_until_finish()
+    return _conclude(job, folder)
+
+
+def _absolute(path: str) -> str:
+    if not files.is_local(path):
+        return path.rstrip("/")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _check_places(job: CompressJob, count: bool) -> int:
+    """Returns the number of images if it is asked for, else 0."""
+    if job.output == job.input or files.join(job.input, "").startswith(files.join(job.output, "")):
+        raise UsageError(f"the input {job.input} lies in the output {job.output}: choose another --output")
+    return len(find_images(job.input, exclude=job.output)) if count else 0
+
+
+def _conclude(job: CompressJob, folder: RunFolder) -> int:
+    content = json.loads(files.read(folder.summary))
+    images, size = content["images"], content["bytes"]
+    saved = f"{100 * size['saved'] / size['in']:.1f} % saved" if size["in"] else "nothing saved"
+    print(
+        f"{images['compressed']} of {images['total']} images compressed, {images['kept']} kept, "
+        f"{images['failed']} failed: {report.megabytes(size['in'])} became {report.megabytes(size['out'])} "
+        f"({saved}) in {content['wall_seconds']:.1f} s"
+    )
+    if images["failed"]:
+        print(f"failed images: rows with status 'failed' in {folder.manifest}, and in the report")
+    print(f"report: {folder.report}")
+    share = images["failed"] / images["total"]
+    if job.max_failures is not None and share > job.max_failures:
+        raise TooManyFailures(f"{share:.2%} of the images failed, more than --max-failures {job.max_failures}")
+    return 0
+
+
+class TooManyFailures(AdaCompressError):
+    """The job is done, but more images failed than the caller allows."""
+
+    exit_status = TOO_MANY_FAILURES

@@ -1,0 +1,38 @@
+"""The PTransforms. Importing this registers the row coders of beam_adacompress.records with Beam."""
+
+from apache_beam import coders
+
+from beam_adacompress import records
+from beam_adacompress.transforms.choose import ChooseQuality
+from beam_adacompress.transforms.compress import CompressJPEG
+from beam_adacompress.transforms.outputs import ImagesAndFailures
+from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
+from beam_adacompress.transforms.sinks import CommitRows, FinishRun, Fragment, MergeManifest
+from beam_adacompress.transforms.sources import ImageFile, ListImages, LocatedFailure, ReadImages, SourceImage
+
+for _row in (
+    records.Choice,
+    records.EncodedImage,
+    records.ChosenImage,
+    records.CompressedImage,
+    records.ImageFailure,
+    ImageFile,
+    SourceImage,
+    LocatedFailure,
+    FinishedImage,
+    Fragment,
+):
+    coders.registry.register_coder(_row, coders.RowCoder)
+
+__all__ = [
+    "ChooseQuality",
+    "CommitRows",
+    "CompressJPEG",
+    "FinishRun",
+    "ImagesAndFailures",
+    "ListImages",
+    "MergeManifest",
+    "ReadImages",
+    "RunFolder",
+    "SkipFinished",
+]

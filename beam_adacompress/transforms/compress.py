@@ -1,0 +1,96 @@
+"""CompressJPEG: the encoder as a transform."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from beam_adacompress import jpeg
+from beam_adacompress.errors import ImageError
+from beam_adacompress.records import KEPT, Choice, CompressedImage
+from beam_adacompress.transforms import rows
+from beam_adacompress.transforms.metrics import StageMetrics
+from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
+
+_ADDED: rows.Fields = {
+    name: kind for name, kind in CompressedImage.__annotations__.items() if name not in ("key", "data", "choice")
+}
+
+
+@dataclasses.dataclass
+class CompressJPEG(SeveralOutputs):
+    """Compresses each image as chosen, or keeps it where that would not make it smaller.
+
+    Takes rows with `key: str`, `data: bytes` and `choice: Choice`, as `ChooseQuality` gives them; gives
+    `CompressedImage`, which holds the original and the result side by side, or, where the input has other fields,
+    rows with those too. The second output, `failures`, holds `ImageFailure` rows: images that are truncated,
+    corrupt, no image at all, or larger than `max_pixels`.
+
+    The arguments are those of `jpeg.Settings`.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+
+    subsampling: str = "4:2:0"
+    optimize: bool = True
+    progressive: bool = True
+    keep_metadata: str = "icc"
+    min_saving: float = 0.05
+    max_pixels: int = 100_000_000
+    flatten: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._settings = jpeg.Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+
+    def expand(self, images: beam.PCollection[Any]) -> ImagesAndFailures:
+        fields = rows.fields_of(images, "CompressJPEG", {"key": str, "data": bytes, "choice": Choice})
+        compressed, compressed_type = rows.shape(fields, "CompressJPEG", _ADDED, CompressedImage)
+        failed, failed_type = failure_shape(fields, "CompressJPEG")
+        outputs = images | "Compress" >> (
+            beam.ParDo(_Compress(self._settings, compressed, failed))
+            .with_output_types(compressed_type, **{FAILURES: failed_type})
+            .with_outputs(FAILURES, main="images")
+        )
+        return ImagesAndFailures(outputs.images, outputs.failures)
+
+
+class _Compress(beam.DoFn):
+    def __init__(self, settings: jpeg.Settings, compressed: rows.Shape, failed: rows.Shape) -> None:
+        self._settings = settings
+        self._compressed = compressed
+        self._failed = failed
+        self._metrics = StageMetrics("CompressJPEG")
+
+    def process(self, row: Any) -> Iterator[Any]:
+        self._metrics.took(len(row.data))
+        choice = row.choice
+        start = time.perf_counter()
+        try:
+            result = jpeg.compress(row.data, choice.tables, choice.quality, choice.policy_version, self._settings)
+        except ImageError as error:
+            self._metrics.failed()
+            yield failure(self._failed, row, "CompressJPEG", error)
+            return
+        seconds = time.perf_counter() - start
+        if result.status == KEPT:
+            self._metrics.kept()
+        self._metrics.lasted(seconds)
+        self._metrics.gave(len(result.data))
+        yield self._compressed.make(
+            row,
+            compressed=result.data,
+            status=result.status,
+            reason=result.reason,
+            media_type=result.media_type,
+            renamed=result.renamed,
+            width=result.width,
+            height=result.height,
+            subsampling=result.subsampling,
+            seconds=seconds,
+        )

@@ -1,0 +1,49 @@
+"""The two outputs that every transform on images has, and the base of transforms with several outputs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+from apache_beam.typehints.decorators import IOTypeHints
+
+from beam_adacompress.errors import ImageError
+from beam_adacompress.records import ImageFailure
+from beam_adacompress.transforms import rows
+
+FAILURES = "failures"
+
+_FAILURE_FIELDS: rows.Fields = {name: kind for name, kind in ImageFailure.__annotations__.items() if name != "key"}
+
+
+class SeveralOutputs(beam.PTransform):
+    """Base of transforms whose `expand` returns a NamedTuple of PCollections.
+
+    Beam takes an annotated return type for the type of a single output and warns at each use; the types of several
+    outputs are stated where they are made.
+    """
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def default_type_hints(self) -> IOTypeHints:
+        return IOTypeHints.from_callable(self.expand)._replace(output_types=None).strip_pcoll()
+
+
+class ImagesAndFailures(NamedTuple):
+    """What a transform on images returns: `images, failures = rows | CompressJPEG()`."""
+
+    images: beam.PCollection[Any]
+    failures: beam.PCollection[Any]  # ImageFailure, or a row with its fields and the input's other ones
+
+
+def failure_shape(fields: rows.Fields, transform: str) -> tuple[rows.Shape, Any]:
+    """Failure rows carry the input's fields except the image itself and what had been decided about it."""
+    dropped = tuple(name for name in ("data", "choice") if name in fields)
+    return rows.shape(fields, transform, _FAILURE_FIELDS, ImageFailure, dropped)
+
+
+def failure(shape: rows.Shape, row: Any, stage: str, error: ImageError) -> Any:
+    return beam.pvalue.TaggedOutput(
+        FAILURES, shape.make(row, stage=stage, reason=error.reason, error=error.message)
+    )

@@ -1,0 +1,310 @@
+"""From results to a run folder: images with their rows, the manifest, the summary and the report.
+
+    images, failures ─▶ CommitRows ─▶ Fragment (a file name) ─▶ shuffle by shard ─▶ MergeManifest ─▶ RunStats ─▶ FinishRun
+
+Rows never cross a shuffle either: they are written to small files beside their images, and the names of those
+files are gathered per part of the manifest. Each image is written under its final name in one step.
+"""
+
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Optional
+
+import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_adacompress import manifest, naming, report, summary
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.manifest import ManifestRow
+from beam_adacompress.records import FAILED, KEPT
+from beam_adacompress.summary import RunStats
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.metrics import StageMetrics
+from beam_adacompress.transforms.runs import RunFolder, read_rows
+from beam_adacompress.transforms.sources import SHARD_SIZE
+
+# A worker holds results back until one of these is reached, then writes their rows and then them.
+FLUSH_IMAGES = 64
+FLUSH_BYTES = 16 * 1024 * 1024
+FLUSH_SECONDS = 1.0
+
+# Errors that every further image would meet as well.
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+LAUNCHER_VARIABLE = "ADACOMPRESS_LAUNCHER"  # process id of the command, for worker processes on its machine
+
+
+class Outcome(NamedTuple):
+    """What became of one image, with the bytes to write for it."""
+
+    shard: int
+    row: ManifestRow
+    data: Optional[bytes] = None  # None where there is nothing to write
+    media_type: str = ""
+
+
+class Fragment(NamedTuple):
+    """A file with rows of one part of the manifest."""
+
+    shard: int
+    path: str
+
+
+def compressed_outcome(row: Any) -> Outcome:
+    """Of a row with the fields of SourceImage and CompressedImage."""
+    output = naming.output_name(row.key, row.renamed or row.steps_aside)
+    kept = row.status == KEPT
+    described = ManifestRow(
+        key=row.key,
+        status=row.status,
+        reason=row.reason,
+        output=output,
+        quality=row.choice.quality,
+        tables=row.choice.tables,
+        subsampling=row.subsampling,
+        width=row.width,
+        height=row.height,
+        bytes_in=row.bytes_in,
+        bytes_out=len(row.compressed),
+        sha256_in=row.sha256_in,
+        sha256_out=row.sha256_in if kept else hashlib.sha256(row.compressed).hexdigest(),
+        policy_version=row.choice.policy_version,
+        propensity=row.choice.propensity,
+        expected_agreement=row.choice.expected_agreement,
+        error=None,
+        seconds=round(row.seconds, 6),
+    )
+    return Outcome(row.shard, described, row.compressed, row.media_type)
+
+
+def failed_outcome(row: Any) -> Outcome:
+    """Of a row with the fields of LocatedFailure."""
+    described = _failed_row(row.key, row.reason, row.error)
+    return Outcome(row.shard, described._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in))
+
+
+def finished_outcome(row: Any) -> Outcome:
+    """Of a FinishedImage."""
+    return Outcome(row.shard, ManifestRow(*json.loads(row.row)))
+
+
+def _failed_row(key: str, reason: str, error: str) -> ManifestRow:
+    nothing = dict.fromkeys(ManifestRow._fields)
+    return ManifestRow(**{**nothing, "key": key, "status": FAILED, "reason": reason, "error": error})
+
+
+@dataclasses.dataclass
+class CommitRows(beam.PTransform):
+    """Writes outcomes into the run folder: the rows first, then the images.
+
+    An image that cannot be written under its name becomes a failure row; a full or read-only disk ends the job.
+
+    Args:
+      folder: of the run.
+      attempt: an identifier of this execution, part of the names of the row files.
+      outcome: makes an Outcome of an input row; a module-level function.
+    """
+
+    folder: RunFolder
+    attempt: str
+    outcome: Callable[[Any], Outcome]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[Fragment]:
+        return results | "Commit" >> beam.ParDo(_Commit(self.folder, self.attempt, self.outcome)).with_output_types(
+            Fragment
+        )
+
+
+class _Commit(beam.DoFn):
+    def __init__(self, folder: RunFolder, attempt: str, outcome: Callable[[Any], Outcome]) -> None:
+        self._folder = folder
+        self._attempt = attempt
+        self._outcome = outcome
+        self._metrics = StageMetrics("WriteImages")
+
+    def start_bundle(self) -> None:
+        self._waiting: list[Outcome] = []
+        self._bytes = 0
+        self._flushed = time.monotonic()
+
+    def process(self, row: Any) -> Iterator[Fragment]:
+        outcome = self._outcome(row)
+        self._waiting.append(outcome)
+        self._bytes += len(outcome.data or b"")
+        if (
+            len(self._waiting) >= FLUSH_IMAGES
+            or self._bytes >= FLUSH_BYTES
+            or time.monotonic() - self._flushed >= FLUSH_SECONDS
+        ):
+            yield from self._flush()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        for fragment in self._flush():
+            yield WindowedValue(fragment, window.max_timestamp(), (window,))
+
+    def _flush(self) -> Iterator[Fragment]:
+        exit_without_launcher()
+        shards: defaultdict[int, list[Outcome]] = defaultdict(list)
+        for outcome in self._waiting:
+            shards[outcome.shard].append(outcome)
+        self.start_bundle()
+        for shard, outcomes in shards.items():
+            try:
+                yield self._write_rows(shard, [outcome.row for outcome in outcomes])
+                failed = [row for outcome in outcomes if (row := self._write_image(outcome)) is not None]
+                if failed:
+                    yield self._write_rows(shard, failed)
+            except OSError as error:
+                raise AdaCompressError(
+                    f"writing to {self._folder.output} failed: {error.strerror or error}; "
+                    "mend that and run the same command again, it goes on where it stopped"
+                ) from error
+
+    def _write_rows(self, shard: int, rows: list[ManifestRow]) -> Fragment:
+        # Later fragments of one shard supersede earlier ones; the time in the name puts them in order.
+        name = f"{shard:05d}-{self._attempt}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
+        path = files.join(self._folder.rows, name)
+        self._folder.write(path, manifest.to_lines(rows))
+        return Fragment(shard, path)
+
+    def _write_image(self, outcome: Outcome) -> Optional[ManifestRow]:
+        """Returns the failure row where the image cannot be written under its name."""
+        row = outcome.row
+        if outcome.data is None or row.output is None:
+            return None
+        self._metrics.took(len(outcome.data))
+        try:
+            self._folder.write(self._folder.image(row.output), outcome.data, outcome.media_type)
+        except OSError as error:
+            if error.errno in _HOPELESS:
+                raise
+            self._metrics.failed()
+            failed = _failed_row(row.key, "write-failed", f"writing the result failed: {error.strerror or error}")
+            return failed._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in)
+        self._metrics.gave(len(outcome.data))
+        return None
+
+
+def exit_without_launcher() -> None:
+    """Ends a local worker process whose command has been killed, so that it does not go on writing alone."""
+    launcher = os.environ.get(LAUNCHER_VARIABLE)
+    if launcher is None:
+        return
+    try:
+        os.kill(int(launcher), 0)
+    except ProcessLookupError:
+        os._exit(1)
+
+
+@dataclasses.dataclass
+class MergeManifest(beam.PTransform):
+    """Gathers the rows of each part of the manifest, writes it in key order, and counts.
+
+    The parts depend on the names in the input alone, not on how the work was spread.
+    """
+
+    folder: RunFolder
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, fragments: beam.PCollection[Fragment]) -> beam.PCollection[RunStats]:
+        return (
+            fragments
+            | "ByShard" >> beam.Map(tuple).with_output_types(tuple[int, str])
+            | "Gather" >> beam.GroupByKey()
+            | "WritePart" >> beam.MapTuple(functools.partial(_write_part, self.folder, self.seed)).with_output_types(RunStats)
+            | "Count" >> beam.CombineGlobally(_MergeStats(self.seed)).without_defaults()
+        )
+
+
+def _write_part(folder: RunFolder, seed: int, shard: int, paths: Iterable[str]) -> RunStats:
+    latest = {row.key: row for path in sorted(paths) for row in read_rows(path)}
+    rows = [latest[key] for key in sorted(latest)]
+    folder.write(folder.part(shard), manifest.to_parquet(rows))
+    return summary.collect(rows, seed)
+
+
+class _MergeStats(beam.CombineFn):
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def create_accumulator(self) -> RunStats:
+        return RunStats(self._seed)
+
+    def add_input(self, accumulator: RunStats, part: RunStats) -> RunStats:
+        accumulator.merge(part)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[RunStats]) -> RunStats:
+        merged = RunStats(self._seed)
+        for accumulator in accumulators:
+            merged.merge(accumulator)
+        return merged
+
+    def extract_output(self, accumulator: RunStats) -> RunStats:
+        return accumulator
+
+
+@dataclasses.dataclass
+class FinishRun(beam.PTransform):
+    """Writes report and summary, and deletes what only a run in progress needs.
+
+    Args:
+      folder: of the run.
+      root: folder that the keys are relative to, where the report finds the originals.
+      options, versions: for the summary.
+      started: when the job began, in seconds since the epoch.
+    """
+
+    folder: RunFolder
+    root: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, stats: beam.PCollection[RunStats]) -> beam.PCollection[str]:
+        finish = functools.partial(_finish, self.folder, self.root, self.options, self.versions, self.started)
+        return stats | "Finish" >> beam.Map(finish).with_output_types(str)
+
+
+def _finish(
+    folder: RunFolder,
+    root: str,
+    options: Mapping[str, Any],
+    versions: Mapping[str, str],
+    started: float,
+    stats: RunStats,
+) -> str:
+    parts = {folder.part(shard) for shard in range(-(-stats.images // SHARD_SIZE))}
+    files.delete(found.path for found in files.listing(folder.manifest) if found.path not in parts)
+    content = summary.summarise(stats, options, versions, time.time() - started)
+    page = report.render(content, stats, functools.partial(_before_and_after, folder, root))
+    folder.write(folder.report, page.encode(), "text/html")
+    folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
+    files.delete([folder.rows, folder.scratch])
+    return folder.summary
+
+
+def _before_and_after(folder: RunFolder, root: str, row: ManifestRow) -> Optional[tuple[bytes, bytes]]:
+    try:
+        return files.read(files.join(root, row.key)), files.read(folder.image(str(row.output)))
+    except OSError:
+        return None  # gone since: the report does without

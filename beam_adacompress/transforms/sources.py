@@ -1,0 +1,219 @@
+"""From a folder, a bucket or a glob to images: list the files, spread their names, read each where it is used.
+
+    ListImages ─▶ ImageFile (a name, no bytes) ─▶ shuffle ─▶ ReadImages ─▶ SourceImage ─▶ ...
+
+Only `ImageFile` rows cross a shuffle. `ReadImages` and everything after it run fused, so an image is in memory
+from its reading to its writing, on one worker.
+"""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
+
+import apache_beam as beam
+
+from beam_adacompress import naming
+from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.metrics import StageMetrics
+from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
+
+SHARD_SIZE = 10_000  # images in one part of the manifest
+MAX_BYTES = 512 * 1024 * 1024
+
+
+class ImageFile(NamedTuple):
+    """Where one image of the input is."""
+
+    key: str  # path relative to the input, '/'-separated
+    path: str
+    bytes_in: int  # as listed
+    steps_aside: bool  # another input may be renamed to this name, see naming.taken_names
+    shard: int  # part of the manifest; parts are contiguous in key order
+
+
+class SourceImage(NamedTuple):
+    """One image of the input, read."""
+
+    key: str
+    data: bytes
+    bytes_in: int
+    steps_aside: bool
+    shard: int
+    sha256_in: str  # hex
+
+
+class LocatedFailure(NamedTuple):
+    """A file that could not be read: an ImageFailure that still knows its place in the manifest."""
+
+    key: str
+    bytes_in: int
+    steps_aside: bool
+    shard: int
+    sha256_in: Optional[str]
+    stage: str
+    reason: str
+    error: str
+
+
+@dataclasses.dataclass
+class ListImages(SeveralOutputs):
+    """Lists the files of an input as `ImageFile` rows, spread over the workers.
+
+    Every file is an image until reading it shows otherwise: a file that is none becomes a failure row later, so
+    that nothing is left out silently.
+
+    Args:
+      pattern: a folder or prefix (everything below it), a glob, or one file, on any filesystem that Beam knows.
+      exclude: a folder below which nothing is listed: the output, which may lie inside the input.
+    """
+
+    pattern: str
+    exclude: Optional[str] = None
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> ImagesAndFailures:
+        listed = (
+            pbegin
+            | "Input" >> beam.Create([(self.pattern, self.exclude)])
+            | "List"
+            >> beam.ParDo(_List())
+            .with_output_types(ImageFile, **{FAILURES: LocatedFailure})
+            .with_outputs(FAILURES, main="images")
+        )
+        return ImagesAndFailures(listed.images, listed.failures)
+
+
+class _List(beam.DoFn):
+    def process(self, element: tuple[str, Optional[str]]) -> Iterator[Any]:
+        pattern, exclude = element
+        root = input_root(pattern)
+        found = find_images(pattern, exclude)
+        keys = naming.taken_names(_key(file.path, root) for file in found)
+        for index, (file, (key, steps_aside)) in enumerate(zip(found, keys)):
+            shard = index // SHARD_SIZE
+            try:
+                naming.check_key(key)
+            except ImageError as error:
+                readable = key.encode("utf-8", "backslashreplace").decode()
+                yield beam.pvalue.TaggedOutput(
+                    FAILURES,
+                    LocatedFailure(
+                        readable, file.size, steps_aside, shard, None, "ListImages", error.reason, error.message
+                    ),
+                )
+            else:
+                yield ImageFile(key, file.path, file.size, steps_aside, shard)
+
+
+def input_root(pattern: str) -> str:
+    """The folder that the keys of an input are relative to.
+
+    For a folder or a prefix itself, for a glob the folder before the first wildcard, for a file its folder.
+    """
+    local = files.is_local(pattern)
+    if local and os.path.isdir(pattern):
+        return pattern
+    if files.has_wildcard(pattern):
+        return pattern[: pattern.rfind("/", 0, files.first_wildcard(pattern)) + 1]
+    return os.path.dirname(pattern) if local else pattern
+
+
+def find_images(pattern: str, exclude: Optional[str] = None) -> list[files.FoundFile]:
+    """All files of an input, in the order of their keys.
+
+    Args:
+      pattern, exclude: as for ListImages.
+
+    Raises:
+      AdaCompressError: there is no such input, or it holds no files.
+    """
+    try:
+        found = files.find(pattern)
+        if exclude is not None:
+            inside = files.join(exclude, "")
+            found = (file for file in found if not file.path.startswith(inside))
+        listed = sorted(found, key=lambda file: _slashes(file.path))
+    except OSError as error:
+        raise AdaCompressError(f"cannot list the input {pattern}: {error}") from error
+    if not listed:
+        raise AdaCompressError(f"no images found in {pattern}: give a folder, a glob such as 'DIR/*.jpg', or gs://...")
+    return listed
+
+
+def _key(path: str, root: str) -> str:
+    return _slashes(path)[len(files.join(root, "")) :]
+
+
+def _slashes(path: str) -> str:
+    return path if os.sep == "/" else path.replace(os.sep, "/")
+
+
+@dataclasses.dataclass
+class ReadImages(SeveralOutputs):
+    """Reads each `ImageFile` into a `SourceImage`.
+
+    The second output holds `LocatedFailure` rows for what cannot be read, and for files of more than `max_bytes`.
+
+    Args:
+      max_bytes: the largest file that is read into memory.
+
+    Raises:
+      ValueError: max_bytes is below 1.
+    """
+
+    max_bytes: int = MAX_BYTES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes must be at least 1, got {self.max_bytes}")
+
+    def expand(self, images: beam.PCollection[ImageFile]) -> ImagesAndFailures:
+        outputs = images | "Read" >> (
+            beam.ParDo(_Read(self.max_bytes))
+            .with_output_types(SourceImage, **{FAILURES: LocatedFailure})
+            .with_outputs(FAILURES, main="images")
+        )
+        return ImagesAndFailures(outputs.images, outputs.failures)
+
+
+class _Read(beam.DoFn):
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._metrics = StageMetrics("ReadImages")
+
+    def process(self, file: ImageFile) -> Iterator[Any]:
+        self._metrics.took(file.bytes_in)
+        try:
+            data = self._read(file)
+        except ImageError as error:
+            self._metrics.failed()
+            yield beam.pvalue.TaggedOutput(
+                FAILURES,
+                LocatedFailure(
+                    file.key,
+                    file.bytes_in,
+                    file.steps_aside,
+                    file.shard,
+                    None,
+                    "ReadImages",
+                    error.reason,
+                    error.message,
+                ),
+            )
+            return
+        self._metrics.gave(len(data))
+        yield SourceImage(file.key, data, len(data), file.steps_aside, file.shard, hashlib.sha256(data).hexdigest())
+
+    def _read(self, file: ImageFile) -> bytes:
+        if file.bytes_in > self._max_bytes:
+            raise ImageError(
+                "too-many-bytes",
+                f"{file.bytes_in} bytes are more than the limit of {self._max_bytes}; raise it with --max-bytes",
+            )
+        try:
+            return files.read(file.path)
+        except OSError as error:
+            raise ImageError("unreadable", f"reading failed: {error.strerror or error}") from error

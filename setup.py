@@ -1,0 +1,47 @@
+"""Packaging; also what Dataflow takes: --setup_file ./setup.py."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_adacompress" / "version.py").read_text()).group(1)
+
+GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
+DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
+TEST = [
+    *GCP,
+    *DEMO,
+    "build>=1.2",
+    "gcp-storage-emulator>=2024.8",
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "psutil>=5.9",
+    "pytest>=8",
+    "ruff>=0.9",
+]
+
+setup(
+    name="beam-adacompress",
+    version=VERSION,
+    description="Apache Beam transforms that make image corpora smaller for the machines that look at them",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["beam_adacompress", "beam_adacompress.*"]),
+    package_data={"beam_adacompress": ["py.typed", "templates/*.html"]},
+    install_requires=[
+        "apache-beam>=2.77,<3",
+        "jinja2>=3.1",
+        "numpy>=1.26",
+        "pillow>=11.2",
+        "pyarrow>=14",
+        "simplejpeg>=1.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={"gcp": GCP, "demo": DEMO, "test": TEST, "all": [*GCP, *DEMO]},
+    entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:main"]},
+)
