@@ -17,6 +17,7 @@ TEST = [
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     "mypy>=1.15",
+    "pandas>=2",
     "psutil>=5.9",
     "pytest>=8",
     "ruff>=0.9",
@@ -43,5 +44,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={"gcp": GCP, "demo": DEMO, "test": TEST, "all": [*GCP, *DEMO]},
-    entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:main"]},
+    entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:entry_point"]},
 )

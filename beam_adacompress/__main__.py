@@ -1,7 +1,5 @@
 """`python -m beam_adacompress` is the `adacompress` command."""
 
-import sys
+from beam_adacompress.pipelines.cli import entry_point
 
-from beam_adacompress.pipelines.cli import main
-
-sys.exit(main())
+entry_point()

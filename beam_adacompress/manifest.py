@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 import pyarrow as pa
@@ -87,10 +87,28 @@ SCHEMA = pa.schema(
 )
 
 
-def to_parquet(rows: Iterable[ManifestRow]) -> bytes:
-    """One part of a manifest."""
+def to_table(rows: Iterable[ManifestRow]) -> pa.Table:
+    """The rows as columns, which take a tenth of the memory."""
     columns = list(zip(*rows)) or [() for _ in SCHEMA]
-    table = pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+
+
+def merge(tables: Iterable[pa.Table]) -> pa.Table:
+    """One table in key order; of several rows for one key the last one stands."""
+    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    latest = {key: index for index, key in enumerate(table["key"].to_pylist())}
+    return table.take(pa.array([latest[key] for key in sorted(latest)], pa.int64()))
+
+
+def rows_of(table: pa.Table) -> Iterator[ManifestRow]:
+    """The rows, a few at a time in memory."""
+    for batch in table.to_batches(max_chunksize=256):
+        for row in batch.to_pylist():
+            yield ManifestRow(**row)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """One part of a manifest."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
@@ -112,7 +130,7 @@ def from_parquet(data: bytes, name: str) -> list[ManifestRow]:
         raise AdaCompressError(f"{name} is no readable Parquet file: {error}") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     _check_version(version, name)
-    return [ManifestRow(**row) for row in table.to_pylist()]
+    return list(rows_of(table))
 
 
 def to_lines(rows: Iterable[ManifestRow]) -> bytes:

@@ -107,7 +107,7 @@ def compress(data: bytes, tables: str, quality: int, policy_version: str, settin
         renamed=opened.format != "JPEG",
         width=pixels.width,
         height=pixels.height,
-        subsampling=settings.subsampling if pixels.mode == "RGB" else None,
+        subsampling=None if pixels.mode == "L" else settings.subsampling,
     )
 
 
@@ -119,10 +119,10 @@ def encode(
     segments: bytes = b"",
     dpi: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """Encodes 8-bit `L` or `RGB` pixels as JPEG.
+    """Encodes 8-bit pixels as JPEG.
 
     Args:
-      pixels: the picture.
+      pixels: the picture, of mode `L`, `RGB` or `RGBX`.
       tables: used as they are; no quality scaling is applied.
       settings: subsampling, optimize and progressive are read.
       comment: content of the COM segment; none if empty.
@@ -131,7 +131,7 @@ def encode(
     """
     options = {
         "qtables": [list(tables.luma)] if pixels.mode == "L" else [list(tables.luma), list(tables.chroma)],
-        "subsampling": settings.subsampling if pixels.mode == "RGB" else -1,
+        "subsampling": -1 if pixels.mode == "L" else settings.subsampling,
         "comment": comment,
         "extra": segments,
         "dpi": dpi,

@@ -14,7 +14,7 @@ _LARGEST_SEGMENT = 65533
 _ICC_NAME = b"ICC_PROFILE\x00"
 _EXIF_NAME = b"Exif\x00\x00"
 _XMP_NAME = b"http://ns.adobe.com/xap/1.0/\x00"
-_PROFILE_SPACE = {"RGB": b"RGB ", "L": b"GRAY"}
+_PROFILE_SPACE = {"RGB": b"RGB ", "RGBX": b"RGB ", "L": b"GRAY"}
 
 
 class Frame(NamedTuple):
@@ -51,7 +51,7 @@ def kept_segments(image: ImageFile.ImageFile, mode: str, policy: str) -> bytes:
 
     Args:
       image: the opened source file.
-      mode: of the picture that will be encoded, `L` or `RGB`; a profile of another colour space is dropped,
+      mode: of the picture that will be encoded; a profile of another colour space is dropped,
         because the pixels were converted.
       policy: `all` (EXIF with the orientation reset, XMP, IPTC, comments, ICC), `icc`, or `none`.
     """

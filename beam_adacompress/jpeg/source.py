@@ -25,7 +25,7 @@ ALREADY_COMPRESSED = "already-compressed"
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EOI = b"\xff\xd9"
-_MAGIC = (_JPEG_MAGIC, b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
+_MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
 
 # Formats that Pillow lists but that run other programs, only draw a placeholder, or are not pictures.
 _REFUSED_FORMATS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC", "FITS"}
@@ -67,11 +67,11 @@ class Source:
         self._image = image
         self.format = "JPEG" if image.format == "MPO" else str(image.format)
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
+        self.obstacle = _obstacle(image)  # first of all: looking for EXIF can make Pillow load the pixels
         # A TIFF's orientation is applied by Pillow when it loads; getexif() no longer has it then.
         self._orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
         turned = self._orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if turned else image.size
-        self.obstacle = _obstacle(image)
         self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
 
     def segments(self, mode: str, policy: str) -> bytes:
@@ -93,7 +93,11 @@ class Source:
             self._decode()
 
     def pixels(self) -> Image.Image:
-        """The picture as 8-bit `L` or `RGB`, oriented, without alpha (over white), the first frame of several.
+        """The picture, oriented, without alpha (over white), the first frame of several.
+
+        Returns:
+          An image of mode `L`, `RGB`, or `RGBX`, which is RGB with an unused fourth byte: what the JPEG decoder
+          gives, handed to the encoder without a copy.
 
         Raises:
           ImageError: the file is truncated or corrupt.
@@ -225,8 +229,7 @@ def _has_high_bit_depth(image: ImageFile.ImageFile) -> bool:
 def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.Image]:
     """Decodes a JPEG so that libjpeg's warnings are errors.
 
-    Pillow ignores them and returns a picture that is grey from the damage on. The pixels are the same as Pillow's;
-    the four-byte layout is the one that Pillow uses inside, which saves a conversion.
+    Pillow ignores them and returns a picture that is grey from the damage on. The pixels are the same as Pillow's.
 
     Returns:
       None where Pillow has to decode: CMYK, which is only checked here, and layouts that TurboJPEG does not know.
@@ -240,8 +243,8 @@ def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.
         return None
     if image.mode == "CMYK":
         return None
-    raw = "L" if image.mode == "L" else "RGBX"
-    return Image.frombuffer(image.mode, image.size, pixels, "raw", raw, 0, 1)
+    mode = "L" if image.mode == "L" else "RGBX"
+    return Image.frombuffer(mode, image.size, pixels, "raw", mode, 0, 1)
 
 
 def _to_8bit(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
@@ -260,7 +263,7 @@ def _to_8bit(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
         return image.convert("L")
     if image.mode == "1":
         return image.convert("L")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    return image if image.mode in ("L", "RGB", "RGBX") else image.convert("RGB")
 
 
 def _palette_is_gray(image: Image.Image) -> bool:

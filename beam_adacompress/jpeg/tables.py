@@ -62,7 +62,6 @@ def _annexk(quality: int) -> Quantisation:
 FAMILIES: Mapping[str, Callable[[int], Quantisation]] = {ANNEXK: _annexk}
 
 
-@functools.lru_cache(maxsize=1024)
 def quantisation(family: str, quality: int) -> Quantisation:
     """The tables of a family at a quality.
 
@@ -76,4 +75,9 @@ def quantisation(family: str, quality: int) -> Quantisation:
         raise ValueError(f"quality must be from 1 to 100, got {quality}")
     if family not in FAMILIES:
         raise ValueError(f"unknown quantisation tables {family!r}; known: {', '.join(sorted(FAMILIES))}")
+    return _computed(family, quality)
+
+
+@functools.lru_cache(maxsize=1024)
+def _computed(family: str, quality: int) -> Quantisation:
     return FAMILIES[family](quality)

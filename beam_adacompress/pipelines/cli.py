@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, NoReturn, Optional
 
 from beam_adacompress import AdaCompressError
 from beam_adacompress.pipelines import local
@@ -31,6 +31,15 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 _REMOTE_ERROR = re.compile(r"AdaCompressError: (.*?)(?: \[while running|$)", re.MULTILINE)
+
+
+def entry_point() -> NoReturn:
+    """The installed command."""
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The worker threads of native libraries now and then abort a process that tears the interpreter down.
+    os._exit(status)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,6 +1,6 @@
 """`adacompress compress`: shrink a folder or bucket of images.
 
-    ListImages ─▶ names ─▶ shuffle ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest ─▶ FinishRun
+    ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest ─▶ FinishRun
                             │                └──────────────┴───── failures ────────▶┘
                             └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import sys
@@ -33,7 +34,14 @@ from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.runs import RunFolder, SkipFinished
-from beam_adacompress.transforms.sources import MAX_BYTES, ListImages, ReadImages, find_images, input_root
+from beam_adacompress.transforms.sources import (
+    MAX_BYTES,
+    ListImages,
+    ReadImages,
+    SpreadImages,
+    find_images,
+    input_root,
+)
 from beam_adacompress.version import versions
 
 TOO_MANY_FAILURES = 3  # exit status
@@ -183,7 +191,7 @@ def compress(
         todo, finished = listed.images | "SkipFinished" >> SkipFinished(folder)
         fragments.append(finished | "CommitFinished" >> sinks.CommitRows(folder, attempt, sinks.finished_outcome))
     else:
-        todo = listed.images | "Spread" >> beam.Reshuffle()
+        todo = listed.images | "SpreadImages" >> SpreadImages()
     read = todo | "ReadImages" >> ReadImages(job.max_bytes)
     chosen = read.images | "ChooseQuality" >> job.choose_quality()
     compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
@@ -237,7 +245,7 @@ def execute(job: CompressJob, options: PipelineOptions, started: float) -> int:
     """
     FileSystems.set_options(options)
     is_local = local.configure(options)
-    total = _check_places(job, count=is_local)
+    total = _count_images(job, up_to=None if is_local else 1)
     folder = RunFolder(job.output)
     resume = folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
@@ -261,11 +269,16 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def _check_places(job: CompressJob, count: bool) -> int:
-    """Returns the number of images if it is asked for, else 0."""
-    if job.output == job.input or files.join(job.input, "").startswith(files.join(job.output, "")):
+def _count_images(job: CompressJob, up_to: Optional[int]) -> int:
+    """Counts the images of the input; all of them, or only as many as asked for."""
+    if files.join(job.input, "").startswith(files.join(job.output, "")):
         raise UsageError(f"the input {job.input} lies in the output {job.output}: choose another --output")
-    return len(find_images(job.input, exclude=job.output)) if count else 0
+    count = sum(1 for _ in itertools.islice(find_images(job.input, exclude=job.output), up_to))
+    if not count:
+        raise AdaCompressError(
+            f"no images found in {job.input}: give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"
+        )
+    return count
 
 
 def _conclude(job: CompressJob, folder: RunFolder) -> int:

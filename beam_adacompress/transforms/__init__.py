@@ -8,7 +8,7 @@ from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
 from beam_adacompress.transforms.sinks import CommitRows, FinishRun, Fragment, MergeManifest
-from beam_adacompress.transforms.sources import ImageFile, ListImages, LocatedFailure, ReadImages, SourceImage
+from beam_adacompress.transforms.sources import ImageFile, ListImages, LocatedFailure, ReadImages, SourceImage, SpreadImages
 
 for _row in (
     records.Choice,
@@ -35,4 +35,5 @@ __all__ = [
     "ReadImages",
     "RunFolder",
     "SkipFinished",
+    "SpreadImages",
 ]

@@ -199,14 +199,21 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[FoundFile
     if here in above:
         return
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, (*above, here))
         else:
             yield FoundFile(entry.path, _size_of(entry))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
 def _size_of(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except OSError:  # a link to nothing, or to itself: reading it will say so
+    except OSError:  # a link to nothing or to itself: reading it will say so
         return 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import IOTypeHints
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.records import ImageFailure
@@ -47,3 +49,9 @@ def failure(shape: rows.Shape, row: Any, stage: str, error: ImageError) -> Any:
     return beam.pvalue.TaggedOutput(
         FAILURES, shape.make(row, stage=stage, reason=error.reason, error=error.message)
     )
+
+
+def in_global_window(value: Any) -> WindowedValue:
+    """What `finish_bundle` of a batch job gives out."""
+    window = GlobalWindow()
+    return WindowedValue(value, window.max_timestamp(), (window,))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 import apache_beam as beam
+from apache_beam.typehints import typehints
 from apache_beam.typehints.row_type import RowTypeConstraint
 
 Fields = dict[str, Any]  # name to type hint, in the order of the schema
@@ -36,7 +37,9 @@ def fields_of(pcoll: beam.PCollection[Any], transform: str, needed: Mapping[str,
         if name not in fields:
             raise TypeError(f"{transform} takes rows with the fields {wanted}, but its input has {', '.join(fields)}")
         found = getattr(fields[name], "user_type", fields[name])
-        if found is not kind:
+        if isinstance(found, typehints.AnyTypeConstraint):
+            fields[name] = kind  # beam.Select and friends lose the type; the row says at run time
+        elif found is not kind:
             raise TypeError(f"{transform} takes rows whose {name} is {kind.__name__}, but its input's is {found}")
     return fields
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
-from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import manifest, naming, report, summary
@@ -29,6 +28,7 @@ from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.metrics import StageMetrics
+from beam_adacompress.transforms.outputs import in_global_window
 from beam_adacompress.transforms.runs import RunFolder, read_rows
 from beam_adacompress.transforms.sources import SHARD_SIZE
 
@@ -151,9 +151,8 @@ class _Commit(beam.DoFn):
             yield from self._flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        window = GlobalWindow()
         for fragment in self._flush():
-            yield WindowedValue(fragment, window.max_timestamp(), (window,))
+            yield in_global_window(fragment)
 
     def _flush(self) -> Iterator[Fragment]:
         exit_without_launcher()
@@ -233,10 +232,9 @@ class MergeManifest(beam.PTransform):
 
 
 def _write_part(folder: RunFolder, seed: int, shard: int, paths: Iterable[str]) -> RunStats:
-    latest = {row.key: row for path in sorted(paths) for row in read_rows(path)}
-    rows = [latest[key] for key in sorted(latest)]
-    folder.write(folder.part(shard), manifest.to_parquet(rows))
-    return summary.collect(rows, seed)
+    table = manifest.merge(manifest.to_table(read_rows(path)) for path in sorted(paths))
+    folder.write(folder.part(shard), manifest.to_parquet(table))
+    return summary.collect(manifest.rows_of(table), seed)
 
 
 class _MergeStats(beam.CombineFn):

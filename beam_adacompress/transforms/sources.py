@@ -1,24 +1,26 @@
 """From a folder, a bucket or a glob to images: list the files, spread their names, read each where it is used.
 
-    ListImages ─▶ ImageFile (a name, no bytes) ─▶ shuffle ─▶ ReadImages ─▶ SourceImage ─▶ ...
+    ListImages ─▶ ImageFile (a name, no bytes) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ SourceImage ─▶ ...
 
-Only `ImageFile` rows cross a shuffle. `ReadImages` and everything after it run fused, so an image is in memory
+Only names cross a shuffle. `ReadImages` and everything after it run fused, so an image is in memory
 from its reading to its writing, on one worker.
 """
 
 import dataclasses
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
+from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import naming
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.metrics import StageMetrics
-from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
+from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, in_global_window
 
 SHARD_SIZE = 10_000  # images in one part of the manifest
 MAX_BYTES = 512 * 1024 * 1024
@@ -60,7 +62,7 @@ class LocatedFailure(NamedTuple):
 
 @dataclasses.dataclass
 class ListImages(SeveralOutputs):
-    """Lists the files of an input as `ImageFile` rows, spread over the workers.
+    """Lists the files of an input as `ImageFile` rows, in the order of their keys.
 
     Every file is an image until reading it shows otherwise: a file that is none becomes a failure row later, so
     that nothing is left out silently.
@@ -89,7 +91,7 @@ class _List(beam.DoFn):
     def process(self, element: tuple[str, Optional[str]]) -> Iterator[Any]:
         pattern, exclude = element
         root = input_root(pattern)
-        found = find_images(pattern, exclude)
+        found = sorted(find_images(pattern, exclude), key=lambda file: _slashes(file.path))
         keys = naming.taken_names(_key(file.path, root) for file in found)
         for index, (file, (key, steps_aside)) in enumerate(zip(found, keys)):
             shard = index // SHARD_SIZE
@@ -107,6 +109,53 @@ class _List(beam.DoFn):
                 yield ImageFile(key, file.path, file.size, steps_aside, shard)
 
 
+@dataclasses.dataclass
+class SpreadImages(beam.PTransform):
+    """Spreads `ImageFile` rows over the workers.
+
+    They cross the shuffle in packets, which spares most of its cost per element. The first packets hold one image
+    each, so that a few images use all workers too.
+    """
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, images: beam.PCollection[ImageFile]) -> beam.PCollection[ImageFile]:
+        return (
+            images
+            | "Pack" >> beam.ParDo(_Pack()).with_output_types(str)
+            | "Shuffle" >> beam.Reshuffle()
+            | "Unpack" >> beam.FlatMap(_unpack).with_output_types(ImageFile)
+        )
+
+
+class _Pack(beam.DoFn):
+    LARGEST = 32
+
+    def start_bundle(self) -> None:
+        self._waiting: list[ImageFile] = []
+        self._packed = 0
+
+    def process(self, file: ImageFile) -> Iterator[str]:
+        self._waiting.append(file)
+        if len(self._waiting) >= min(self.LARGEST, 1 + self._packed // self.LARGEST):
+            yield self._pack()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._waiting:
+            yield in_global_window(self._pack())
+
+    def _pack(self) -> str:
+        packet = json.dumps(self._waiting)
+        self._packed += len(self._waiting)
+        self._waiting = []
+        return packet
+
+
+def _unpack(packet: str) -> Iterator[ImageFile]:
+    return (ImageFile(*fields) for fields in json.loads(packet))
+
+
 def input_root(pattern: str) -> str:
     """The folder that the keys of an input are relative to.
 
@@ -120,26 +169,22 @@ def input_root(pattern: str) -> str:
     return os.path.dirname(pattern) if local else pattern
 
 
-def find_images(pattern: str, exclude: Optional[str] = None) -> list[files.FoundFile]:
-    """All files of an input, in the order of their keys.
+def find_images(pattern: str, exclude: Optional[str] = None) -> Iterator[files.FoundFile]:
+    """All files of an input, in no particular order.
 
     Args:
       pattern, exclude: as for ListImages.
 
     Raises:
-      AdaCompressError: there is no such input, or it holds no files.
+      AdaCompressError: they cannot be listed.
     """
+    inside = None if exclude is None else files.join(exclude, "")
     try:
-        found = files.find(pattern)
-        if exclude is not None:
-            inside = files.join(exclude, "")
-            found = (file for file in found if not file.path.startswith(inside))
-        listed = sorted(found, key=lambda file: _slashes(file.path))
+        for file in files.find(pattern):
+            if inside is None or not file.path.startswith(inside):
+                yield file
     except OSError as error:
-        raise AdaCompressError(f"cannot list the input {pattern}: {error}") from error
-    if not listed:
-        raise AdaCompressError(f"no images found in {pattern}: give a folder, a glob such as 'DIR/*.jpg', or gs://...")
-    return listed
+        raise AdaCompressError(f"cannot list the input {pattern}: {error.strerror or error}") from error
 
 
 def _key(path: str, root: str) -> str:

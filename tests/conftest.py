@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from beam_adacompress.manifest import ManifestRow
+from beam_adacompress.pipelines import cli
+from beam_adacompress.transforms.runs import read_rows
+
+IN_PROCESS = ["--runner=FnApiRunner", "--direct_num_workers=1"]
+
+
+def picture(width: int = 96, height: int = 64, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Gradients and texture: something that JPEG shrinks, different for each seed."""
+    random = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    channels = [across, down, (across + down) / 2 + random.normal(0, 12, (height, width))]
+    rgb = np.clip(np.stack(channels, -1) + 10 * seed % 40, 0, 255).astype(np.uint8)
+    return Image.fromarray(rgb).convert(mode)
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    if form == "JPEG":
+        options = {"quality": 95, **options}
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+def psnr(first: Image.Image, second: Image.Image) -> float:
+    a, b = (np.asarray(image.convert("RGB"), dtype=np.float64) for image in (first, second))
+    return float(10 * np.log10(255**2 / max(1e-9, np.mean((a - b) ** 2))))
+
+
+def manifest_rows(output: Path) -> dict[str, ManifestRow]:
+    rows = [row for part in sorted((output / "manifest").glob("*.parquet")) for row in read_rows(str(part))]
+    by_key = {row.key: row for row in rows}
+    assert len(by_key) == len(rows), "a key stands twice in the manifest"
+    return by_key
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Six photographs' stand-ins in two folders."""
+    folder = tmp_path / "in"
+    for index in range(6):
+        path = folder / ("ab"[index % 2]) / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(seed=index)))
+    return folder
+
+
+@pytest.fixture
+def compress(tmp_path: Path) -> Callable[..., int]:
+    """Runs `adacompress compress` in this process, on one worker."""
+
+    def run(source: object, output: Path = tmp_path / "out", *options: str) -> int:
+        return cli.main(["compress", "--input", str(source), "--output", str(output), *IN_PROCESS, *options])
+
+    return run

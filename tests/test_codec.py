@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from conftest import decoded, encoded, picture, psnr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from beam_adacompress import jpeg
+from beam_adacompress.errors import ImageError
+from beam_adacompress.jpeg import Settings
+from beam_adacompress.jpeg.source import open_image
+
+# A result is wanted here whatever it saves.
+ANY = Settings(min_saving=0.0)
+
+
+def compress(data: bytes, quality: int = 35, settings: Settings = ANY) -> jpeg.Compressed:
+    return jpeg.compress(data, "annexk", quality, f"fixed-{quality}", settings)
+
+
+def test_compresses_as_pillow_does_with_the_same_settings():
+    image = decoded(encoded(picture()))
+    theirs = encoded(image, quality=35, optimize=True, progressive=True, comment=b"adacompress fixed-35")
+    assert compress(encoded(picture())).data == theirs
+
+
+def test_the_result_says_what_it_is():
+    result = compress(encoded(picture(90, 60)))
+    assert result._replace(data=b"") == (b"", "compressed", None, "image/jpeg", False, 90, 60, "4:2:0")
+    assert Image.open(io.BytesIO(result.data)).info["progressive"]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    width=st.integers(1, 70),
+    height=st.integers(1, 70),
+    mode=st.sampled_from(["1", "L", "P", "RGB", "CMYK", "YCbCr"]),
+    form=st.sampled_from(["JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF"]),
+    subsampling=st.sampled_from(["4:4:4", "4:2:2", "4:2:0"]),
+    progressive=st.booleans(),
+    quality=st.integers(1, 100),
+)
+def test_any_size_mode_and_subsampling(width, height, mode, form, subsampling, progressive, quality):
+    if mode == "YCbCr" and form == "TIFF":
+        mode = "RGB"  # Pillow cannot read its own YCbCr TIFF
+    image = picture(width, height).convert(mode)
+    try:
+        data = encoded(image, form)
+    except (OSError, ValueError):  # not every format has every mode
+        data = encoded(image.convert("RGB"), form)
+    own = Settings(subsampling=subsampling, progressive=progressive, optimize=progressive, min_saving=0.0)
+    result = compress(data, quality, own)
+    assert len(result.data) <= len(data)
+    assert (result.width, result.height) == (width, height)
+    assert decoded(result.data).size == (width, height)
+    if result.status == "kept":
+        assert result.data == data
+        assert result.reason == "saving-below-minimum"
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_every_source_subsampling_is_decoded_as_pillow_does(subsampling):
+    source = encoded(picture(101, 67), subsampling=subsampling)
+    theirs = encoded(decoded(source), quality=40, optimize=True, progressive=True, comment=b"adacompress fixed-40")
+    assert compress(source, 40).data == theirs
+
+
+def test_rgb_coded_jpeg_is_right():
+    source = encoded(picture(), keep_rgb=True)
+    assert psnr(decoded(compress(source, 90).data), picture()) > 30
+
+
+def test_grayscale_stays_grayscale():
+    result = compress(encoded(picture(mode="L")))
+    assert decoded(result.data).mode == "L"
+    assert result.subsampling is None
+
+
+def test_a_gray_palette_is_grayscale():
+    gif = encoded(picture(mode="L"), "GIF")
+    assert Image.open(io.BytesIO(gif)).mode in ("P", "L")
+    assert decoded(compress(gif).data).mode == "L"
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_is_converted(form):
+    image = picture(mode="CMYK")
+    result = compress(encoded(image, form), quality=90)
+    assert decoded(result.data).mode == "RGB"
+    assert psnr(decoded(result.data), picture()) > 28
+
+
+def test_ycck_with_adobes_inversion_is_converted():
+    # Pillow writes CMYK the way Photoshop does, inverted behind an APP14 marker; transform 2 would be YCCK.
+    data = bytearray(encoded(picture(mode="CMYK"), quality=98, subsampling="4:4:4"))
+    assert b"Adobe" in data
+    assert psnr(decoded(compress(bytes(data), 95).data), picture()) > 28
+
+
+def test_an_embedded_profile_of_other_colours_is_not_kept_with_converted_pixels():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = picture(mode="L")
+    assert "icc_profile" not in decoded(compress(encoded(image, icc_profile=profile)).data).info
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_baked_in_and_gone(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    source = encoded(picture(64, 40), exif=exif.tobytes(), subsampling="4:4:4", quality=98)
+    turned = orientation in (5, 6, 7, 8)
+    result = compress(source, 95)
+    image = decoded(result.data)
+    assert (result.width, result.height) == image.size == ((40, 64) if turned else (64, 40))
+    assert not image.getexif()
+    assert psnr(image, ImageOps.exif_transpose(decoded(source))) > 30
+
+
+def with_everything() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "a camera maker"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return encoded(
+        picture(),
+        exif=exif.tobytes(),
+        icc_profile=profile,
+        comment=b"a comment",
+        xmp=b"<x:xmpmeta/>",
+        dpi=(300, 300),
+    )
+
+
+def test_metadata_policy_icc_is_the_default():
+    info = decoded(compress(with_everything()).data).info
+    assert info["icc_profile"] == decoded(with_everything()).info["icc_profile"]
+    assert "exif" not in info
+    assert "xmp" not in info
+    assert info["comment"] == b"adacompress fixed-35"
+
+
+def test_metadata_policy_none():
+    info = decoded(compress(with_everything(), settings=Settings(keep_metadata="none", min_saving=0.0)).data).info
+    assert "icc_profile" not in info
+    assert "exif" not in info
+
+
+def test_metadata_policy_all_resets_the_orientation_and_nothing_else():
+    result = compress(with_everything(), settings=Settings(keep_metadata="all", min_saving=0.0))
+    image = decoded(result.data)
+    before = decoded(with_everything())
+    assert image.getexif() == {0x0112: 1, 0x010F: "a camera maker"}
+    assert len(image.info["exif"]) == len(before.info["exif"])
+    assert image.info["xmp"] == b"<x:xmpmeta/>"
+    assert image.info["icc_profile"] == before.info["icc_profile"]
+    assert image.info["dpi"] == (300, 300)
+    assert [content for name, content in image.applist if name == "COM"] == [b"a comment", b"adacompress fixed-35"]
+
+
+def test_metadata_policy_all_from_png():
+    exif = Image.Exif()
+    exif[0x010F] = "a camera maker"
+    result = compress(
+        encoded(picture(), "PNG", exif=exif.tobytes()), settings=Settings(keep_metadata="all", min_saving=0.0)
+    )
+    assert decoded(result.data).getexif() == {0x010F: "a camera maker"}
+
+
+def test_kept_metadata_counts_in_the_size():
+    source = with_everything()
+    sizes = [len(compress(source, settings=Settings(keep_metadata=policy)).data) for policy in ("none", "icc", "all")]
+    assert sizes == sorted(set(sizes))
+
+
+def sixteen_bit_gray() -> bytes:
+    return encoded(Image.fromarray((np.arange(4096, dtype=np.uint16) * 16).reshape(64, 64)), "PNG")
+
+
+def sixteen_bit_colour() -> bytes:
+    """A PNG of 16 bits a channel, which Pillow can read but not write."""
+    import struct
+    import zlib
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))
+
+    rows = b"".join(b"\0" + np.full((32, 3), 4000 * (y % 16), dtype=">u2").tobytes() for y in range(32))
+    header = struct.pack(">LLBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def animation(form: str) -> bytes:
+    frames = [picture(seed=seed) for seed in range(3)]
+    return encoded(frames[0], form, save_all=True, append_images=frames[1:])
+
+
+def transparent_gif() -> bytes:
+    image = picture(mode="P")
+    return encoded(image, "GIF", transparency=image.getpixel((5, 5)))
+
+
+LEFT_ALONE = {
+    "alpha": ("alpha", lambda: encoded(picture(mode="RGBA"), "PNG")),
+    "alpha and gray": ("alpha", lambda: encoded(picture(mode="LA"), "PNG")),
+    "transparent palette": ("alpha", transparent_gif),
+    "16-bit gray": ("high-bit-depth", sixteen_bit_gray),
+    "16-bit colour": ("high-bit-depth", sixteen_bit_colour),
+    "16-bit PPM": ("high-bit-depth", lambda: b"P6 2 1 65535\n" + bytes(12)),
+    "floats": ("high-bit-depth", lambda: encoded(picture(mode="F"), "TIFF")),
+    "GIF animation": ("animated", lambda: animation("GIF")),
+    "WebP animation": ("animated", lambda: animation("WEBP")),
+    "PNG animation": ("animated", lambda: animation("PNG")),
+    "TIFF pages": ("multi-picture", lambda: animation("TIFF")),
+    "MPO": ("multi-picture", lambda: animation("MPO")),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_is_left_alone_with_a_reason(name):
+    reason, make = LEFT_ALONE[name]
+    data = make()
+    result = compress(data)
+    assert (result.status, result.reason) == ("kept", reason)
+    assert result.data == data
+
+
+@pytest.mark.parametrize("name", [name for name in LEFT_ALONE if name != "floats"])
+def test_is_flattened_where_the_user_asks(name):
+    data = LEFT_ALONE[name][1]()
+    image = open_image(data).pixels()
+    assert image.mode in ("L", "RGB", "RGBX")
+    result = compress(data, settings=Settings(flatten=True, min_saving=0.0))
+    assert result.reason in (None, "saving-below-minimum")
+
+
+def test_floats_have_no_range_to_flatten():
+    result = compress(LEFT_ALONE["floats"][1](), settings=Settings(flatten=True))
+    assert (result.status, result.reason) == ("kept", "high-bit-depth")
+
+
+def test_flattening_puts_alpha_over_white():
+    clear = Image.new("RGBA", (64, 64), (200, 0, 0, 0))
+    assert open_image(encoded(clear, "PNG")).pixels().getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_flattening_16_bits_keeps_the_brightness():
+    assert np.asarray(open_image(sixteen_bit_gray()).pixels()).max() == 255
+
+
+def test_twelve_bit_jpeg_is_left_alone():
+    data = bytearray(encoded(picture(33, 21)))
+    data[data.index(b"\xff\xc0") + 4] = 12
+    result = compress(bytes(data))
+    assert (result.status, result.reason, result.width, result.height) == ("kept", "high-bit-depth", 33, 21)
+
+
+def test_never_worse():
+    small = encoded(picture(), quality=5)
+    result = compress(small, quality=95)
+    assert (result.status, result.reason, result.data) == ("kept", "saving-below-minimum", small)
+
+
+def test_min_saving_decides():
+    source = encoded(picture(), quality=60)
+    share = len(compress(source, 50).data) / len(source)
+    assert compress(source, 50, Settings(min_saving=1 - share - 0.01)).status == "compressed"
+    assert compress(source, 50, Settings(min_saving=1 - share + 0.01)).status == "kept"
+
+
+def test_our_own_files_are_never_compressed_again():
+    once = compress(encoded(picture())).data
+    again = compress(once, quality=1)
+    assert (again.status, again.reason, again.data) == ("kept", "already-compressed", once)
+
+
+def test_a_truncated_file_of_our_own_is_a_failure():
+    once = compress(encoded(picture())).data
+    with pytest.raises(ImageError) as failed:
+        compress(once[:-20])
+    assert failed.value.reason == "truncated"
+
+
+def test_same_input_same_bytes():
+    assert compress(encoded(picture())).data == compress(encoded(picture())).data
+
+
+def test_noise_that_does_not_fit_the_encoders_buffer_is_encoded_all_the_same():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 301, 3), dtype=np.uint8))
+    result = compress(encoded(noise, "PNG"), 100, Settings(subsampling="4:4:4", min_saving=0.0))
+    assert decoded(result.data).size == (301, 300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"subsampling": "4:1:0"}, "subsampling must be one of 4:4:4, 4:2:2, 4:2:0, got '4:1:0'"),
+        ({"keep_metadata": "exif"}, "keep_metadata must be one of all, icc, none, got 'exif'"),
+        ({"min_saving": 1.0}, "min_saving must be at least 0 and below 1, got 1.0"),
+        ({"min_saving": -0.1}, "got -0.1"),
+        ({"max_pixels": 0}, "max_pixels must be at least 1, got 0"),
+    ],
+)
+def test_settings_name_the_wrong_argument(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**arguments)
