@@ -50,7 +50,8 @@ class ManifestRow(NamedTuple):
     @property
     def size_ratio(self) -> float:
         """Bytes of the result / bytes of the input, for a row that is written."""
-        assert self.bytes_in and self.bytes_out is not None, self
+        assert self.bytes_in, self
+        assert self.bytes_out is not None, self
         return self.bytes_out / self.bytes_in
 
     @property
@@ -58,7 +59,8 @@ class ManifestRow(NamedTuple):
         """Bytes saved; 0 where nothing was compressed."""
         if self.status != COMPRESSED:
             return 0
-        assert self.bytes_in is not None and self.bytes_out is not None, self
+        assert self.bytes_in is not None, self
+        assert self.bytes_out is not None, self
         return self.bytes_in - self.bytes_out
 
 

@@ -41,8 +41,10 @@ class Picture(NamedTuple):
 
 
 class Bar(NamedTuple):
+    """One bar of a histogram."""
+
     label: str
-    count: int
+    images: int
     share: float  # of the highest bar, 0..1
 
 

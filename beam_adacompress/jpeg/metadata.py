@@ -43,6 +43,7 @@ def mark(policy_version: str) -> bytes:
 
 
 def has_mark(image: ImageFile.ImageFile) -> bool:
+    """Whether the file is one of ours."""
     return any(name == "COM" and content.startswith(_MARK) for name, content in _segments(image))
 
 

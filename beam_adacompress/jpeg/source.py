@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Optional
 
 import simplejpeg
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import metadata
@@ -145,7 +145,7 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
     with _decoding():
         try:
             image = _open(data)
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             frame = metadata.frame_header(data) if data.startswith(_JPEG_MAGIC) else None
             if frame is not None and frame.precision != 8:
                 return _TwelveBitJPEG(data, frame.width, frame.height)
@@ -283,5 +283,3 @@ def _through_profiles(image: Image.Image, profile: Any) -> Image.Image:
     converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
     assert converted is not None  # only None when converting in place
     return converted
-
-

@@ -16,6 +16,8 @@ Table = tuple[int, ...]  # 64 steps, 1..255
 
 
 class Quantisation(NamedTuple):
+    """The tables of one JPEG; both chrominance components share one."""
+
     luma: Table
     chroma: Table
 

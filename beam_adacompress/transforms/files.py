@@ -154,11 +154,16 @@ def delete(paths: Iterable[str]) -> None:
 
 @contextlib.contextmanager
 def _oserrors() -> Iterator[None]:
+    """Every store's client has errors of its own."""
     try:
         yield
-    except BeamIOError as error:
-        causes = list((error.exception_details or {}).values())
-        raise OSError(str(causes[0]) if causes else str(error)) from error
+    except OSError as error:
+        causes = getattr(error, "exception_details", None)  # of a BeamIOError, by path
+        if not causes:
+            raise
+        raise OSError(str(next(iter(causes.values())))) from error
+    except Exception as error:
+        raise OSError(str(error)) from error
 
 
 def _write_locally(path: str, data: bytes, scratch: str) -> None:

@@ -22,7 +22,7 @@ import apache_beam as beam
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import manifest, naming, report, summary
-from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
@@ -98,8 +98,8 @@ def finished_outcome(row: Any) -> Outcome:
 
 
 def _failed_row(key: str, reason: str, error: str) -> ManifestRow:
-    nothing = dict.fromkeys(ManifestRow._fields)
-    return ManifestRow(**{**nothing, "key": key, "status": FAILED, "reason": reason, "error": error})
+    nothing = ManifestRow(*[None] * len(ManifestRow._fields))  # type: ignore[arg-type]
+    return nothing._replace(key=key, status=FAILED, reason=reason, error=error)
 
 
 @dataclasses.dataclass
@@ -186,15 +186,21 @@ class _Commit(beam.DoFn):
             return None
         self._metrics.took(len(outcome.data))
         try:
+            naming.check_key(row.output)
             self._folder.write(self._folder.image(row.output), outcome.data, outcome.media_type)
+        except ImageError as error:
+            return self._failure(row, error)
         except OSError as error:
             if error.errno in _HOPELESS:
                 raise
-            self._metrics.failed()
-            failed = _failed_row(row.key, "write-failed", f"writing the result failed: {error.strerror or error}")
-            return failed._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in)
+            return self._failure(row, ImageError("write-failed", f"writing failed: {error.strerror or error}"))
         self._metrics.gave(len(outcome.data))
         return None
+
+    def _failure(self, row: ManifestRow, error: ImageError) -> ManifestRow:
+        self._metrics.failed()
+        failed = _failed_row(row.key, error.reason, error.message)
+        return failed._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in)
 
 
 def exit_without_launcher() -> None:

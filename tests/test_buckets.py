@@ -1,0 +1,144 @@
+"""gs:// against a storage emulator: Beam's own GCS client, a real HTTP server, no network and no credentials."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from conftest import encoded, picture
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from gcp_storage_emulator.server import create_server
+from google.cloud import storage
+
+from beam_adacompress.transforms import files, runs
+from beam_adacompress.transforms.runs import RunFolder
+
+
+class TokenHandler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def token_server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/token"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory, token_server):
+    """A bucket on the emulator, found by Beam through STORAGE_EMULATOR_HOST."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    account = tmp_path_factory.mktemp("account") / "account.json"
+    account.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "p",
+                "private_key_id": "k",
+                "private_key": key.decode(),
+                "client_email": "a@p.iam.gserviceaccount.com",
+                "client_id": "1",
+                "token_uri": token_server,
+            }
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
+        patch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+        server = create_server("127.0.0.1", port, in_memory=True, default_bucket="photos")
+        server.start()
+        yield storage.Client(project="p").bucket("photos")
+        server.stop()
+
+
+def names(bucket, prefix):
+    return sorted(blob.name for blob in bucket.client.list_blobs(bucket, prefix=prefix))
+
+
+def test_from_bucket_to_bucket_and_on_again(bucket, compress):
+    for index in range(5):
+        bucket.blob(f"in/ü {index % 2}/{index}.jpg").upload_from_string(encoded(picture(seed=index)))
+    bucket.blob("in/torn.jpg").upload_from_string(encoded(picture())[:900])
+    bucket.blob("in/").upload_from_string(b"")  # what consoles make for a folder
+    assert compress("gs://photos/in", "gs://photos/out") == 0
+    assert names(bucket, "out/") == sorted(
+        [
+            "out/_adacompress/run.json",
+            *(f"out/images/ü {index % 2}/{index}.jpg" for index in range(5)),
+            "out/manifest/part-00000.parquet",
+            "out/report.html",
+            "out/summary.json",
+        ]
+    )
+    rows = runs.read_rows(RunFolder("gs://photos/out").part(0))
+    assert {row.key: row.status for row in rows} == {
+        **{f"ü {index % 2}/{index}.jpg": "compressed" for index in range(5)},
+        "torn.jpg": "failed",
+    }
+    one = bucket.get_blob("out/images/ü 0/0.jpg")
+    assert one.content_type == "image/jpeg"
+    assert one.size == next(row.bytes_out for row in rows if row.key == "ü 0/0.jpg")
+    written = {blob.name: blob.updated for blob in bucket.client.list_blobs(bucket, prefix="out/images/")}
+    bucket.delete_blob("out/images/ü 1/1.jpg")
+    assert compress("gs://photos/in", "gs://photos/out") == 0
+    again = {blob.name: blob.updated for blob in bucket.client.list_blobs(bucket, prefix="out/images/")}
+    assert {name for name in written if again[name] != written[name]} == {"out/images/ü 1/1.jpg"}
+    assert isinstance(one.updated, datetime.datetime)
+
+
+def test_a_glob_in_a_bucket_and_a_local_output(bucket, compress, tmp_path):
+    for name in ("glob/a.jpg", "glob/b.png", "glob/sub/c.jpg"):
+        bucket.blob(name).upload_from_string(encoded(picture()))
+    assert compress("gs://photos/glob/**.jpg", tmp_path / "out") == 0
+    assert sorted(os.listdir(tmp_path / "out" / "images")) == ["a.jpg", "sub"]
+
+
+def test_overwrite_in_a_bucket(bucket, compress):
+    bucket.blob("two/a.jpg").upload_from_string(encoded(picture()))
+    assert compress("gs://photos/two", "gs://photos/over") == 0
+    assert compress("gs://photos/two", "gs://photos/over", "--quality=50") == 1
+    assert compress("gs://photos/two", "gs://photos/over", "--quality=50", "--overwrite") == 0
+    assert runs.read_rows(RunFolder("gs://photos/over").part(0))[0].quality == 50
+
+
+def test_nothing_there(bucket, compress, capsys):
+    assert compress("gs://photos/nothing", "gs://photos/out2") == 1
+    assert "no images found in gs://photos/nothing" in capsys.readouterr().err
+    assert compress("gs://no-such-bucket/in", "gs://photos/out2") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_files_in_a_bucket(bucket, tmp_path):
+    path = "gs://photos/files/a b ü.jpg"
+    assert files.size(path) == -1
+    files.write(path, b"123", "gs://photos/files/scratch")
+    assert files.read(path) == b"123"
+    assert files.size(path) == 3
+    assert [found.size for found in files.listing("gs://photos/files")] == [3]
+    files.delete([path, path])
+    assert files.size(path) == -1
+    with pytest.raises(OSError, match="404"):
+        files.read(path)

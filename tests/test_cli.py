@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+
+import pytest
+from conftest import encoded, picture
+
+from beam_adacompress.pipelines import cli, compress, local, progress
+from beam_adacompress.transforms.runs import RunFolder
+from beam_adacompress.version import __version__
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert f"beam-adacompress {__version__}, apache-beam 2." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_help(capsys, arguments):
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "usage: adacompress COMMAND" in printed
+    assert all(name in printed for name in cli.COMMANDS)
+
+
+def test_help_of_a_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["compress", "--help"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    for option in ("--quality", "--min-saving", "--keep-metadata", "--max-pixels", "--overwrite", "--max-failures"):
+        assert option in printed
+    assert "Every Beam pipeline option works as well" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shrink"], "unknown command 'shrink'; known: compress, demo"),
+        (["compress"], "--input is missing; see adacompress compress --help"),
+        (["compress", "--input", "a"], "--output is missing"),
+        (
+            ["compress", "--input", "a", "--output", "b", "--qualty", "3"],
+            "unknown option --qualty: did you mean --quality?",
+        ),
+        (["compress", "--input", "a", "--output", "b", "--runer=X"], "unknown option --runer: did you mean --runner?"),
+        (["compress", "--input", "a", "--output", "b", "c"], "unexpected argument c"),
+        (["compress", "--input", "a", "--output", "b", "--quality", "0"], "quality must be from 1 to 100, got 0"),
+        (["compress", "--input", "a", "--output", "b", "--quality", "x"], "argument --quality: invalid int value: 'x'"),
+        (
+            ["compress", "--input", "a", "--output", "b", "--min-saving", "5"],
+            "min_saving must be at least 0 and below 1",
+        ),
+        (["compress", "--input", "a", "--output", "b", "--max-failures=7"], "max_failures must be a share from 0 to 1"),
+        (["compress", "--input", "a", "--output", "b", "--seed=-1"], "seed must be from 0 to"),
+        (["compress", "--input", "a", "--output", "b", "--max-bytes=0"], "max_bytes must be at least 1, got 0"),
+        (["compress", "--input", "a", "--output", "b", "--tables=x"], "unknown quantisation tables 'x'; known: annexk"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(capsys, arguments, message):
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(cli.UsageError):
+        cli.main(["compress", "--debug"])
+
+
+def test_an_error_of_a_worker_is_one_sentence(corpus, compress, monkeypatch, capsys):
+    monkeypatch.setattr("beam_adacompress.jpeg.compress", lambda *_: 1 / 0)
+    assert compress(corpus) == 1
+    printed = capsys.readouterr().err
+    assert "adacompress: the job failed: division by zero [while running 'CompressJPEG/" in printed
+    assert "(--debug shows all of it)" in printed
+    assert "Traceback" not in printed
+
+
+def test_as_a_process(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(picture()))
+    arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "beam_adacompress", "compress", *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 of 1 images compressed, 0 kept, 0 failed" in done.stdout
+
+
+def test_every_option_of_the_job_is_an_option_of_the_command():
+    parser = compress.Parser()
+    compress.CompressOptions._add_argparse_args(parser)
+    assert {action.dest for action in parser._actions} - {"help"} == set(compress.CompressJob.__dataclass_fields__)
+    defaults = compress.CompressJob(input="a", output="b")
+    given = parser.parse_args(["--input=a", "--output=b"])
+    assert compress.CompressJob(**vars(given)) == defaults
+
+
+def test_all_cores_are_the_default(monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 5)
+    options = compress.CompressOptions([])
+    assert local.configure(options)
+    direct = options.view_as(local.DirectOptions)
+    assert options.view_as(local.StandardOptions).runner == "FnApiRunner"
+    assert (direct.direct_num_workers, direct.direct_running_mode) == (5, "multi_processing")
+
+
+@pytest.mark.parametrize(("runner", "is_local"), [("DirectRunner", True), ("DataflowRunner", False)])
+def test_a_named_runner_is_left_as_it_is(runner, is_local):
+    options = compress.CompressOptions([f"--runner={runner}"])
+    assert local.configure(options) is is_local
+    assert options.view_as(local.StandardOptions).runner == runner
+    assert options.view_as(local.DirectOptions).direct_num_workers == 1
+
+
+def test_progress_lines(corpus, compress, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.05)
+    monkeypatch.setattr("beam_adacompress.transforms.sinks.FLUSH_IMAGES", 1)
+    encode = compress_slowly(monkeypatch)
+    assert compress(corpus) == 0
+    assert encode
+    lines = [line for line in capsys.readouterr().err.splitlines() if " of 6 images, " in line]
+    assert any(line.startswith("3 of 6 images, ") and line.endswith(" s left") for line in lines)
+    assert all(" saved, 0 failed" in line for line in lines)
+
+
+def test_progress_bar(corpus, compress, monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "BAR_SECONDS", 0.05)
+    monkeypatch.setattr("beam_adacompress.transforms.sinks.FLUSH_IMAGES", 1)
+    compress_slowly(monkeypatch)
+    assert compress(corpus) == 0
+    drawn = terminal.getvalue()
+    assert "3/6" in drawn
+    assert "kB saved, 0 failed" in drawn
+
+
+def compress_slowly(monkeypatch):
+    from beam_adacompress import jpeg
+
+    original = jpeg.compress
+
+    def slow(*arguments):
+        __import__("time").sleep(0.25)
+        return original(*arguments)
+
+    monkeypatch.setattr(jpeg, "compress", slow)
+    return original
+
+
+def test_progress_survives_a_store_that_does_not_answer(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError("gone")
+
+    monkeypatch.setattr(progress.files, "listing", fail)
+    shown = progress.Progress(RunFolder(str(tmp_path)), "attempt", 5, terminal=False)
+    shown._look()
+    assert shown.line() == "0 of 5 images, 0 bytes saved, 0 failed"

@@ -1,0 +1,381 @@
+"""`adacompress compress`, from a folder to a run, in this process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import decoded, encoded, files_of, manifest_rows, picture
+
+from beam_adacompress.transforms import files
+
+
+def test_a_run_from_end_to_end(corpus, compress, tmp_path, capsys):
+    (corpus / "torn.jpg").write_bytes(encoded(picture())[:900])
+    (corpus / "clear.png").write_bytes(encoded(picture(mode="RGBA"), "PNG"))
+    (corpus / "plain.png").write_bytes(encoded(picture(), "PNG"))
+    (corpus / "notes.txt").write_bytes(b"no image")
+    assert compress(corpus) == 0
+    out = tmp_path / "out"
+    rows = manifest_rows(out)
+    assert {key: (row.status, row.reason) for key, row in rows.items()} == {
+        **{f"{'ab'[index % 2]}/{index}.jpg": ("compressed", None) for index in range(6)},
+        "torn.jpg": ("failed", "truncated"),
+        "clear.png": ("kept", "alpha"),
+        "plain.png": ("compressed", None),
+        "notes.txt": ("failed", "not-an-image"),
+    }
+    images = files_of(out / "images")
+    assert set(images) == {row.output for row in rows.values() if row.output}
+    assert "plain.png.jpg" in images
+    assert images["clear.png"] == (corpus / "clear.png").read_bytes()
+    for row in rows.values():
+        source = (corpus / row.key).read_bytes()
+        assert row.bytes_in == len(source)
+        assert row.sha256_in == __import__("hashlib").sha256(source).hexdigest()
+        if row.output:
+            assert row.bytes_out == len(images[row.output])
+            assert row.sha256_out == __import__("hashlib").sha256(images[row.output]).hexdigest()
+    one = rows["a/0.jpg"]
+    assert (one.quality, one.tables, one.subsampling, one.policy_version) == (35, "annexk", "4:2:0", "fixed-35")
+    assert (one.width, one.height, one.propensity, one.expected_agreement) == (96, 64, 1.0, None)
+    assert rows["torn.jpg"].error == "decoding failed: Premature end of JPEG file"
+    content = json.loads((out / "summary.json").read_text())
+    assert content["images"] == {"total": 10, "compressed": 7, "kept": 1, "failed": 2}
+    assert content["bytes"]["in"] == sum(row.bytes_in for row in rows.values() if row.output)
+    assert content["bytes"]["out"] == sum(map(len, images.values()))
+    assert content["qualities"] == {"35": 7}
+    assert content["options"]["keep_metadata"] == "icc"
+    page = (out / "report.html").read_text()
+    assert "clear.png" in page
+    assert "truncated" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "_adacompress",
+        "images",
+        "manifest",
+        "report.html",
+        "summary.json",
+    ]
+    assert [path.name for path in (out / "_adacompress").iterdir()] == ["run.json"]
+    printed = capsys.readouterr().out
+    assert "7 of 10 images compressed, 1 kept, 2 failed" in printed
+    assert f"rows with status 'failed' in {out / 'manifest'}" in printed
+    assert f"report: {out / 'report.html'}" in printed
+
+
+ODD_NAMES = [
+    "plain.jpg",
+    "with space.jpg",
+    "hash#tag.jpg",
+    "per%20cent.jpg",
+    "quest?ion.jpg",
+    "star*[1].jpg",
+    "ünïcödé/日本語/🦊.jpg",
+    "quote'\"s.jpg",
+    "new\nline.jpg",
+    "back\\slash.jpg",
+    "-dash.jpg",
+    "no_extension",
+    "UPPER.JPEG",
+    "wrong.png",
+    "gz.jpg.gz",
+    "n" * 240 + ".jpg",
+    "/".join(["nested"] * 30) + "/deep.jpg",
+]
+
+
+def test_names_of_every_kind(compress, tmp_path):
+    for index, name in enumerate(ODD_NAMES):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(seed=index)))
+    assert compress(tmp_path / "in") == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert {key: row.status for key, row in rows.items()} == dict.fromkeys(ODD_NAMES, "compressed")
+    assert set(files_of(tmp_path / "out" / "images")) == set(ODD_NAMES)
+
+
+def test_a_name_that_is_not_utf8_is_a_failure_row(compress, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "good.jpg").write_bytes(encoded(picture()))
+    with open(os.fsencode(tmp_path / "in") + b"/bad\xff.jpg", "wb") as file:
+        file.write(encoded(picture()))
+    assert compress(tmp_path / "in") == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert {key: row.reason for key, row in rows.items()} == {"bad\\udcff.jpg": "bad-key", "good.jpg": None}
+
+
+def test_a_name_too_long_for_its_suffix_is_a_failure_row(compress, tmp_path):
+    (tmp_path / "in").mkdir()
+    name = "n" * 249 + ".png"
+    (tmp_path / "in" / name).write_bytes(encoded(picture(), "PNG"))
+    (tmp_path / "in" / "good.jpg").write_bytes(encoded(picture()))
+    assert compress(tmp_path / "in") == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert (rows[name].status, rows[name].reason) == ("failed", "write-failed")
+    assert rows[name].error == "writing failed: File name too long"
+    assert rows["good.jpg"].status == "compressed"
+
+
+def test_the_same_name_with_other_extensions(compress, tmp_path):
+    names = {"a.jpg": "JPEG", "a.png": "PNG", "a.bmp": "BMP", "a.png.jpg": "JPEG", "a": "PNG", "a.png.jpg.jpg": "PNG"}
+    for index, (name, form) in enumerate(names.items()):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(picture(seed=index, width=100 + index), form))
+    assert compress(tmp_path / "in") == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert {key: row.output for key, row in rows.items()} == {
+        "a": "a.jpg",
+        "a.jpg": "a.jpg.jpg",
+        "a.png": "a.png.jpg",
+        "a.png.jpg": "a.png.jpg.jpg",
+        "a.png.jpg.jpg": "a.png.jpg.jpg.jpg",
+        "a.bmp": "a.bmp.jpg",
+    }
+    widths = {key: decoded((tmp_path / "out" / "images" / row.output).read_bytes()).width for key, row in rows.items()}
+    assert widths == {name: 100 + index for index, name in enumerate(names)}
+
+
+def test_links_pipes_and_loops(compress, tmp_path):
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.jpg").write_bytes(encoded(picture()))
+    (source / "sub" / "loop").symlink_to(source)
+    (source / "link.jpg").symlink_to(source / "a.jpg")
+    (source / "broken.jpg").symlink_to("gone")
+    os.mkfifo(source / "pipe.jpg")
+    assert compress(source) == 0
+    assert {key: row.error for key, row in manifest_rows(tmp_path / "out").items()} == {
+        "a.jpg": None,
+        "link.jpg": None,
+        "broken.jpg": "reading failed: No such file or directory",
+        "pipe.jpg": "reading failed: it is no regular file",
+    }
+
+
+def test_a_glob_and_a_single_file(corpus, compress, tmp_path):
+    assert compress(f"{corpus}/a/*.jpg", tmp_path / "glob") == 0
+    assert set(manifest_rows(tmp_path / "glob")) == {"0.jpg", "2.jpg", "4.jpg"}
+    assert compress(corpus / "b" / "1.jpg", tmp_path / "file") == 0
+    assert set(manifest_rows(tmp_path / "file")) == {"1.jpg"}
+
+
+def test_an_output_inside_the_input_is_no_input(corpus, compress):
+    assert compress(corpus, corpus / "out") == 0
+    assert compress(corpus, corpus / "out") == 0
+    assert len(manifest_rows(corpus / "out")) == 6
+
+
+def test_our_own_output_is_kept_as_it_is(corpus, compress, tmp_path):
+    assert compress(corpus) == 0
+    assert compress(tmp_path / "out" / "images", tmp_path / "again", "--quality=5") == 0
+    assert files_of(tmp_path / "again" / "images") == files_of(tmp_path / "out" / "images")
+    assert {row.reason for row in manifest_rows(tmp_path / "again").values()} == {"already-compressed"}
+
+
+def test_options_reach_the_encoder(corpus, compress, tmp_path):
+    options = ["--quality=80", "--subsampling=4:4:4", "--no-optimize", "--no_progressive", "--min-saving=0"]
+    assert compress(corpus, tmp_path / "out", *options) == 0
+    image = decoded((tmp_path / "out" / "images" / "a" / "0.jpg").read_bytes())
+    theirs = encoded(
+        decoded((corpus / "a" / "0.jpg").read_bytes()), quality=80, subsampling="4:4:4", comment=b"adacompress fixed-80"
+    )
+    assert image.info.get("progressive") is None
+    assert (tmp_path / "out" / "images" / "a" / "0.jpg").read_bytes() == theirs
+
+
+@pytest.mark.parametrize("option", ["--max-pixels=6143", "--max-bytes=100"])
+def test_limits(corpus, compress, tmp_path, option):
+    assert compress(corpus, tmp_path / "out", option) == 0
+    reason = "too-many-pixels" if "pixels" in option else "too-many-bytes"
+    assert {row.reason for row in manifest_rows(tmp_path / "out").values()} == {reason}
+    assert "No image was written" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_max_failures(corpus, compress, tmp_path, capsys):
+    (corpus / "torn.jpg").write_bytes(b"")
+    assert compress(corpus, tmp_path / "a", "--max-failures=0.2") == 0
+    assert compress(corpus, tmp_path / "b", "--max-failures=0.1") == 3
+    assert "14.29% of the images failed, more than --max-failures 0.1" in capsys.readouterr().err
+
+
+def test_same_options_same_bytes_whatever_the_number_of_workers(corpus, compress, tmp_path):
+    for index in range(40):
+        (corpus / f"{index}.png").write_bytes(encoded(picture(seed=index), "PNG"))
+    assert compress(corpus, tmp_path / "one") == 0
+    several = ["--direct_num_workers=3", "--direct_running_mode=multi_processing"]
+    assert compress(corpus, tmp_path / "three", *several) == 0
+    assert files_of(tmp_path / "one" / "images") == files_of(tmp_path / "three" / "images")
+    without_times = [
+        {key: row._replace(seconds=None) for key, row in manifest_rows(tmp_path / name).items()}
+        for name in ("one", "three")
+    ]
+    assert without_times[0] == without_times[1]
+
+
+def test_other_options_are_refused_until_overwrite(corpus, compress, tmp_path, capsys):
+    assert compress(corpus) == 0
+    before = files_of(tmp_path / "out")
+    assert compress(corpus, tmp_path / "out", "--quality=50") == 1
+    assert (
+        f"adacompress: {tmp_path / 'out'} holds a run with other options (quality was 35, now 50): "
+        "choose another --output, or discard that run with --overwrite\n"
+    ) in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+    assert compress(corpus, tmp_path / "out", "--quality=50", "--overwrite") == 0
+    assert {row.quality for row in manifest_rows(tmp_path / "out").values()} == {50}
+
+
+def test_files_of_others_in_the_output_are_not_touched(corpus, compress, tmp_path, capsys):
+    theirs = tmp_path / "out" / "images" / "theirs.jpg"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"precious")
+    assert compress(corpus) == 1
+    assert "holds files that no run of adacompress is known to have written" in capsys.readouterr().err
+    assert compress(corpus, tmp_path / "out", "--overwrite") == 0
+    assert theirs.read_bytes() == b"precious"
+
+
+def test_a_run_of_a_newer_release_is_refused(corpus, compress, tmp_path, capsys):
+    assert compress(corpus) == 0
+    record = tmp_path / "out" / "_adacompress" / "run.json"
+    record.write_text(record.read_text().replace('"format_version": 1', '"format_version": 2'))
+    assert compress(corpus) == 1
+    assert "run.json has version 2, and this is adacompress for version 1" in capsys.readouterr().err
+    record.write_text("{")
+    assert compress(corpus) == 1
+    assert "run.json is damaged" in capsys.readouterr().err
+
+
+def test_only_what_is_new_is_done(corpus, compress, tmp_path):
+    assert compress(corpus) == 0
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").rglob("*.jpg")}
+    (corpus / "new.jpg").write_bytes(encoded(picture(seed=30)))
+    (corpus / "a" / "0.jpg").write_bytes(encoded(picture(120, 90, seed=31)))
+    (tmp_path / "out" / "images" / "a" / "2.jpg").write_bytes(b"half")
+    (tmp_path / "out" / "images" / "a" / "4.jpg").unlink()
+    (corpus / "b" / "1.jpg").unlink()
+    assert compress(corpus) == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert set(rows) == {"new.jpg", "a/0.jpg", "a/2.jpg", "a/4.jpg", "b/3.jpg", "b/5.jpg"}
+    assert rows["a/0.jpg"].width == 120
+    for row in rows.values():
+        assert (tmp_path / "out" / "images" / row.output).stat().st_size == row.bytes_out
+    again = {path for path, time in times.items() if path.stat().st_mtime_ns != time}
+    names = {str(path.relative_to(tmp_path / "out" / "images")) for path in again}
+    assert names == {"a/0.jpg", "a/2.jpg", "a/4.jpg"}
+
+
+def test_parts_of_the_manifest_follow_the_input(corpus, compress, tmp_path, monkeypatch):
+    monkeypatch.setattr("beam_adacompress.transforms.sources.SHARD_SIZE", 2)
+    monkeypatch.setattr("beam_adacompress.transforms.sinks.SHARD_SIZE", 2)
+    assert compress(corpus) == 0
+    parts = sorted((tmp_path / "out" / "manifest").iterdir())
+    assert [part.name for part in parts] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert list(manifest_rows(tmp_path / "out")) == ["a/0.jpg", "a/2.jpg", "a/4.jpg", "b/1.jpg", "b/3.jpg", "b/5.jpg"]
+    for name in ("b/3.jpg", "b/5.jpg", "a/0.jpg"):
+        (corpus / name).unlink()
+    assert compress(corpus) == 0
+    assert len(list((tmp_path / "out" / "manifest").iterdir())) == 2
+    assert list(manifest_rows(tmp_path / "out")) == ["a/2.jpg", "a/4.jpg", "b/1.jpg"]
+
+
+def test_a_disk_that_fills_up_ends_the_job_and_the_rest_is_done_later(corpus, compress, tmp_path, monkeypatch, capsys):
+    write = files.write
+    room = [4]  # files that still fit
+
+    def writing(path, data, scratch, media_type=""):
+        if "/images/" in path:
+            if not room[0]:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            room[0] -= 1
+        write(path, data, scratch, media_type)
+
+    monkeypatch.setattr(files, "write", writing)
+    assert compress(corpus) == 1
+    message = capsys.readouterr().err
+    assert (
+        f"adacompress: writing to {tmp_path / 'out'} failed: No space left on device; "
+        "mend that and run the same command again, it goes on where it stopped"
+    ) in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert len(files_of(tmp_path / "out" / "images")) == 4
+    room[0] = 2  # just enough for what is missing: nothing whole is written again
+    assert compress(corpus) == 0
+    assert len(files_of(tmp_path / "out" / "images")) == 6
+    assert len(manifest_rows(tmp_path / "out")) == 6
+
+
+def mounted(place: Path, options: str) -> None:
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"mounting a small disk needs root and the right to mount: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    place = tmp_path / "disk"
+    mounted(place, "size=256k")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def read_only_disk(tmp_path):
+    place = tmp_path / "disk"
+    mounted(place, "ro,size=256k")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_disk_that_is_really_full(compress, tmp_path, small_disk, capsys):
+    (tmp_path / "in").mkdir()
+    for index in range(30):
+        (tmp_path / "in" / f"{index}.jpg").write_bytes(encoded(picture(400, 300, seed=index)))
+    assert compress(tmp_path / "in", small_disk / "out", "--quality=75") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    rows = {path: path.stat().st_size for path in (small_disk / "out" / "images").iterdir()}
+    assert min(rows.values()) > 0
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert compress(tmp_path / "in", small_disk / "out", "--quality=75") == 0
+    assert len(manifest_rows(small_disk / "out")) == 30
+
+
+def test_a_read_only_output(corpus, compress, read_only_disk, capsys):
+    assert compress(corpus, read_only_disk / "out") == 1
+    message = capsys.readouterr().err
+    assert f"cannot write to the output {read_only_disk / 'out'}: Read-only file system" in message
+    assert "Traceback" not in message
+
+
+def test_an_output_that_is_a_file(corpus, compress, tmp_path, capsys):
+    (tmp_path / "out").write_bytes(b"")
+    assert compress(corpus) == 1
+    assert f"cannot write to the output {tmp_path / 'out'}: Not a directory" in capsys.readouterr().err
+
+
+def test_no_images(compress, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    assert compress(tmp_path / "in") == 1
+    assert compress(tmp_path / "missing") == 1
+    assert compress(tmp_path / "in" / "*.jpg") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"adacompress: no images found in {tmp_path / name}: "
+        "give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"
+        for name in ("in", "missing", "in/*.jpg")
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_input_may_not_lie_in_the_output(corpus, compress, tmp_path, capsys):
+    assert compress(corpus, corpus) == 2
+    assert compress(corpus, tmp_path) == 2
+    assert f"the input {corpus} lies in the output {tmp_path}: choose another --output" in capsys.readouterr().err

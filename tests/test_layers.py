@@ -1,0 +1,95 @@
+"""The house: what may import what, what crosses a shuffle, what the package exports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.pipeline import PipelineVisitor
+
+import beam_adacompress
+from beam_adacompress.pipelines.compress import CompressJob, compress
+
+PACKAGE = Path(beam_adacompress.__file__).parent
+CHECKOUT = Path(__file__).parent.parent
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def floor(path: Path) -> int:
+    folder = path.relative_to(PACKAGE).parts[0]
+    return {"transforms": 1, "pipelines": 2}.get(folder, 0)
+
+
+MODULES = [path for path in PACKAGE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    forbidden = {0: ("apache_beam", "beam_adacompress.transforms", "beam_adacompress.pipelines")}
+    forbidden[1] = ("beam_adacompress.pipelines",)
+    names = imports(path)
+    assert not [name for name in names if name.startswith(forbidden.get(floor(path), ("tensorflow",)))]
+    assert not [name for name in names if name.startswith(("tensorflow", "google.cloud", "boto3"))]
+
+
+def test_no_file_is_too_long():
+    assert {str(path): n for path in MODULES if (n := len(path.read_text().splitlines())) > 400} == {}
+
+
+def test_the_links_lead_into_the_package():
+    for name in ("transforms", "pipelines"):
+        link = CHECKOUT / name
+        assert link.is_symlink()
+        assert str(link.readlink()) == f"beam_adacompress/{name}"
+
+
+def test_the_public_api():
+    assert {name for name in vars(beam_adacompress) if name[0].isupper()} == {
+        "AdaCompressError",
+        "Choice",
+        "ChooseQuality",
+        "ChosenImage",
+        "CompressJPEG",
+        "CompressedImage",
+        "EncodedImage",
+        "ImageError",
+        "ImageFailure",
+    }
+
+
+def test_workers_stay_light():
+    code = "import sys, beam_adacompress.transforms; print(sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'apache_beam'" in loaded
+    assert not [name for name in ("tensorflow", "keras", "boto3", "sklearn", "matplotlib") if f"'{name}'" in loaded]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_image_bytes_never_cross_a_shuffle(resume):
+    shuffled = []
+
+    class Shuffles(PipelineVisitor):
+        def visit_transform(self, node):
+            if isinstance(node.transform, (beam.GroupByKey, beam.Flatten)):
+                shuffled.extend(pcoll.element_type for pcoll in node.inputs)
+
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    compress(pipeline, CompressJob(input="/in", output="/out"), "attempt", 0.0, resume)
+    pipeline.visit(Shuffles())
+    assert len(shuffled) >= 8
+    described = [str(kind) for kind in shuffled]
+    assert not [kind for kind in described if "bytes" in kind or "SourceImage" in kind or "CompressedImage" in kind]

@@ -1,0 +1,96 @@
+"""A run that is killed again and again comes to the same as one that is left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import encoded, files_of, manifest_rows, picture
+
+
+def command(source, output):
+    return [sys.executable, "-m", "beam_adacompress", "compress", "--input", str(source), "--output", str(output)]
+
+
+def workers_of(output):
+    """The processes of any attempt that still work."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if "sdk_worker_main" in " ".join(process.info["cmdline"] or ())
+        and str(output) in (process.info["environ"] or {}).get("ADACOMPRESS_TEST", "")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [(signal.SIGKILL, 5), (signal.SIGTERM, 2), (signal.SIGINT, 2)],
+    ids=["killed", "terminated", "interrupted"],
+)
+def test_stopped_several_times(tmp_path, how, times):
+    source = tmp_path / "in"
+    source.mkdir()
+    for index in range(360):
+        path = source / f"{index:03d}.{('jpg', 'png')[index % 2]}"
+        path.write_bytes(encoded(picture(320, 240, seed=index), ("JPEG", "PNG")[index % 2]))
+    (source / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
+    subprocess.run(command(source, tmp_path / "undisturbed"), check=True, capture_output=True)
+
+    output = tmp_path / "out"
+    environment = {**os.environ, "ADACOMPRESS_TEST": str(output)}
+    moment = random.Random(how)
+    seen: dict[str, int] = {}
+    stopped = 0
+    for _ in range(times):
+        process = subprocess.Popen(
+            command(source, output), env=environment, stderr=subprocess.DEVNULL, preexec_fn=take_interrupts
+        )
+        wanted = len(seen) + moment.randint(10, 60)
+        while process.poll() is None and len(written(output)) < wanted:
+            time.sleep(0.005)
+        process.send_signal(how)
+        process.wait()
+        stopped += process.returncode != 0
+        wait_for_workers(output)
+        now = written(output)
+        # What was whole stays as it is, and nothing half-written stands under a final name.
+        assert {name: now[name] for name in seen} == seen
+        whole = files_of(tmp_path / "undisturbed" / "images")
+        assert all((output / "images" / name).read_bytes() == whole[name] for name in now)
+        seen = now
+    assert stopped >= times - 1
+    subprocess.run(command(source, output), check=True, capture_output=True)
+
+    assert files_of(output / "images") == files_of(tmp_path / "undisturbed" / "images")
+    assert {name: time for name, time in written(output).items() if name in seen} == seen
+    expected, found = (
+        {key: row._replace(seconds=None) for key, row in manifest_rows(place).items()}
+        for place in (tmp_path / "undisturbed", output)
+    )
+    assert found == expected
+    assert [path.name for path in (output / "manifest").iterdir()] == ["part-00000.parquet"]
+    assert [path.name for path in (output / "_adacompress").iterdir()] == ["run.json"]
+
+
+def take_interrupts():
+    """Background jobs, and so perhaps these tests, are started deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def written(output):
+    """Results by name, with the time of their writing."""
+    return {path.name: path.stat().st_mtime_ns for path in (output / "images").glob("*")}
+
+
+def wait_for_workers(output):
+    """Workers notice by themselves that their command is gone."""
+    patience = time.monotonic() + 30
+    while workers_of(output):
+        assert time.monotonic() < patience, "a worker outlived its command"
+        time.sleep(0.05)
