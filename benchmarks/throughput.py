@@ -67,13 +67,9 @@ def throughput(images: Path, scratch: Path, copies: int, pairs: int) -> None:
             f"pair {pair + 1}: bare {count / bare_inner:.0f} images/s, ours {count / (total - startup):.0f} images/s, "
             f"start-up {startup:.2f} s; ratio {excluded[-1]:.3f} without start-ups, {included[-1]:.3f} with them"
         )
-    print(
-        f"ratio without start-ups: median {statistics.median(excluded):.3f} ({min(excluded):.3f} to {max(excluded):.3f})"
-    )
-    print(
-        f"ratio with start-ups:    median {statistics.median(included):.3f} ({min(included):.3f} to {max(included):.3f})"
-    )
-    print(f"start-up:                median {statistics.median(startups):.2f} s")
+    print(f"ratio without start-ups: {spread(excluded)}")
+    print(f"ratio with start-ups:    {spread(included)}")
+    print(f"start-up in seconds:     {spread(startups)}")
     print(f"cores busy, start-up included: median {statistics.median(busy):.0%}")
 
 

@@ -13,7 +13,6 @@ from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import Settings
 
-
 ANY = Settings(min_saving=0.0)
 
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from conftest import encoded, picture
 
@@ -78,6 +80,25 @@ def test_an_error_of_a_worker_is_one_sentence(corpus, compress, monkeypatch, cap
     assert "adacompress: the job failed: division by zero [while running 'CompressJPEG/" in printed
     assert "(--debug shows all of it)" in printed
     assert "Traceback" not in printed
+
+
+def test_a_killed_worker_is_one_sentence(tmp_path):
+    for index in range(600):
+        (tmp_path / f"{index}.jpg").write_bytes(encoded(picture(400, 300, seed=index)))
+    output = tmp_path / "out"
+    arguments = ["--input", str(tmp_path), "--output", str(output), "--direct_num_workers=2"]
+    process = psutil.Popen(
+        [sys.executable, "-m", "beam_adacompress", "compress", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    while not list(output.glob("images/*")):
+        time.sleep(0.01)
+    workers = [child for child in process.children(recursive=True) if "sdk_worker_main" in child.cmdline()[-1]]
+    assert len(workers) >= 2
+    workers[-1].kill()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.splitlines()[-1].startswith("adacompress: a worker process was killed, perhaps for want of memory")
+    assert "Traceback" not in error
 
 
 def test_as_a_process(tmp_path):

@@ -232,14 +232,18 @@ def test_other_options_are_refused_until_overwrite(corpus, compress, tmp_path, c
     assert {row.quality for row in manifest_rows(tmp_path / "out").values()} == {50}
 
 
-def test_files_of_others_in_the_output_are_not_touched(corpus, compress, tmp_path, capsys):
-    theirs = tmp_path / "out" / "images" / "theirs.jpg"
+@pytest.mark.parametrize("name", ["images/theirs.jpg", "manifest/theirs.parquet", "summary.json", "report.html"])
+def test_files_of_others_in_the_output_are_not_touched(corpus, compress, tmp_path, capsys, name):
+    theirs = tmp_path / "out" / name
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"precious")
     assert compress(corpus) == 1
-    assert "holds files that no run of adacompress is known to have written" in capsys.readouterr().err
+    assert (
+        f"{theirs} is there already, and no run of adacompress is known to have written it" in capsys.readouterr().err
+    )
+    assert files_of(tmp_path / "out") == {name: b"precious"}
     assert compress(corpus, tmp_path / "out", "--overwrite") == 0
-    assert theirs.read_bytes() == b"precious"
+    assert (theirs.read_bytes() == b"precious") is (name not in ("summary.json", "report.html"))
 
 
 def test_a_run_of_a_newer_release_is_refused(corpus, compress, tmp_path, capsys):

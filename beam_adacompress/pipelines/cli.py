@@ -30,6 +30,14 @@ COMMANDS: Mapping[str, Command] = {
     "demo": Command("beam_adacompress.pipelines.demo", "shrink photographs that come with scikit-image and -learn"),
 }
 
+# What runners say in words of their own.
+_RUNNER_ERRORS: Mapping[str, str] = {
+    "Channel closed prematurely": (
+        "a worker process was killed, perhaps for want of memory: run the same command again, it goes on where it "
+        "stopped, and with --direct_num_workers=1 it needs the least memory"
+    ),
+}
+
 _REMOTE_ERROR = re.compile(r"AdaCompressError: (.*?)(?: \[while running|$)", re.MULTILINE)
 
 
@@ -99,5 +107,8 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if ours := _REMOTE_ERROR.findall(str(error)):
         return str(ours[-1])
+    for text, sentence in _RUNNER_ERRORS.items():
+        if text in str(error):
+            return sentence
     last = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
     return f"the job failed: {last.strip()} (--debug shows all of it)"

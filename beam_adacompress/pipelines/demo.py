@@ -52,7 +52,6 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     status = compress.run(["--input", str(originals), "--output", str(output), *rest])
     print()
     print(table(_manifest(RunFolder(str(output)))))
-    print(f"\nreport: {output / 'report.html'}")
     return status
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from beam_adacompress.transforms.sinks import LAUNCHER_VARIABLE
+
+_LOGGER = logging.getLogger(__name__)
 
 LOCAL_RUNNER = "FnApiRunner"
 
@@ -40,5 +43,6 @@ def configure(options: PipelineOptions) -> bool:
 
 
 def quiet_logs() -> None:
-    """Silences Beam, whose workers log each error with several tracebacks; --debug shows all."""
+    """Silences Beam, whose workers and threads report each error with several tracebacks; --debug shows all."""
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)

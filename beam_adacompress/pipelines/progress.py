@@ -59,7 +59,8 @@ class Progress(threading.Thread):
     def run(self) -> None:
         if self._terminal:
             with tqdm(total=self._total, unit=" images", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
-                while not self._ended.wait(BAR_SECONDS):
+                # Looking costs a disk nothing, but a bucket a request.
+                while not self._ended.wait(BAR_SECONDS if files.is_local(self._folder.output) else LINE_SECONDS):
                     self._look()
                     bar.n = min(self._total, self._stats.images)
                     bar.set_postfix_str(self._postfix(), refresh=False)

@@ -14,8 +14,9 @@ after a kill that row, if the image is there in full, is all that is needed to s
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 
@@ -103,12 +104,10 @@ class RunFolder:
             if overwrite and earlier is not None:
                 files.delete([self.images, self.manifest, self.summary, self.report, self.work])
                 earlier = None
-            elif overwrite:
-                files.delete([self.manifest])
-            elif earlier is None and next(files.listing(self.images), None) is not None:
+            elif earlier is None and not overwrite and (stranger := self._stranger()):
                 raise AdaCompressError(
-                    f"{self.images} holds files that no run of adacompress is known to have written: "
-                    "choose another --output, or --overwrite them"
+                    f"{stranger} is there already, and no run of adacompress is known to have written it: "
+                    "choose another --output, or --overwrite it"
                 )
             elif earlier is not None and (differences := _differences(earlier, options)):
                 raise AdaCompressError(
@@ -129,6 +128,20 @@ class RunFolder:
                 f"cannot write to the output {self.output}: {error.strerror or error}; "
                 "check that it exists, that you may write there, and that it is not full"
             ) from error
+
+    def _stranger(self) -> Optional[str]:
+        """What a run would write over."""
+        for path in (self.summary, self.report):
+            if files.size(path) >= 0:
+                return path
+        for folder in (self.images, self.manifest):
+            if (found := next(files.listing(folder), None)) is not None:
+                return found.path
+        return None
+
+    def is_part(self, path: str) -> bool:
+        """Whether a file is a part of a manifest by its name."""
+        return re.fullmatch(r"part-\d{5,}\.parquet", path[len(files.join(self.manifest, "")) :]) is not None
 
     def _earlier_options(self) -> Any:
         if files.size(self.run) < 0:
@@ -195,9 +208,8 @@ def _key_of(file: ImageFile) -> str:
 
 
 def _row_files(folder: RunFolder) -> Iterator[str]:
-    for place in (folder.rows, folder.manifest):
-        for found in files.listing(place):
-            yield found.path
+    yield from (found.path for found in files.listing(folder.rows))
+    yield from (found.path for found in files.listing(folder.manifest) if folder.is_part(found.path))
 
 
 def read_rows(path: str) -> list[ManifestRow]:

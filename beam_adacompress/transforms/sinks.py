@@ -298,7 +298,8 @@ def _finish(
     stats: RunStats,
 ) -> str:
     parts = {folder.part(shard) for shard in range(-(-stats.images // SHARD_SIZE))}
-    files.delete(found.path for found in files.listing(folder.manifest) if found.path not in parts)
+    found = [file.path for file in files.listing(folder.manifest) if folder.is_part(file.path)]
+    files.delete(set(found) - parts)
     content = summary.summarise(stats, options, versions, time.time() - started)
     page = report.render(content, stats, functools.partial(_before_and_after, folder, root))
     folder.write(folder.report, page.encode(), "text/html")
