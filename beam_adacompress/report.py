@@ -19,7 +19,7 @@ from beam_adacompress.summary import RunStats
 
 # An image is embedded as it is up to these; a larger one is scaled down, so that the page stays small.
 _LARGEST_BYTES = 120_000
-_LARGEST_SIDE = 640  # pixels
+_LARGEST_SIDE = 800  # pixels
 _SHOWN_BY_BROWSERS = {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"}
 
 _GALLERIES = (

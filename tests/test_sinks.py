@@ -52,16 +52,3 @@ def test_memory_is_bounded_by_flushing(tmp_path, monkeypatch):
     with TestPipeline(runner="FnApiRunner") as p:
         _ = p | beam.Create([(f"{i}.jpg", b"123456") for i in range(6)]) | sinks.CommitRows(folder, "at", outcome)
     assert len(list((tmp_path / "out" / "_adacompress" / "rows").iterdir())) == 3
-
-
-def test_a_worker_without_its_launcher_ends(monkeypatch):
-    ended = []
-    monkeypatch.setattr(sinks.os, "_exit", ended.append)
-    monkeypatch.delenv(sinks.LAUNCHER_VARIABLE, raising=False)
-    sinks.exit_without_launcher()
-    monkeypatch.setenv(sinks.LAUNCHER_VARIABLE, str(sinks.os.getpid()))
-    sinks.exit_without_launcher()
-    assert ended == []
-    monkeypatch.setenv(sinks.LAUNCHER_VARIABLE, str(2**22 + 1))  # above the largest process id
-    sinks.exit_without_launcher()
-    assert ended == [1]

@@ -8,7 +8,7 @@ import threading
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from beam_adacompress.transforms.sinks import LAUNCHER_VARIABLE
+from beam_adacompress.transforms.local_worker import LAUNCHER_VARIABLE
 
 _LOGGER = logging.getLogger(__name__)
 

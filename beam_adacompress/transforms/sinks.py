@@ -11,7 +11,6 @@ import errno
 import functools
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections import defaultdict
@@ -26,7 +25,7 @@ from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
-from beam_adacompress.transforms import files
+from beam_adacompress.transforms import files, local_worker
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import in_global_window
 from beam_adacompress.transforms.runs import RunFolder, read_rows
@@ -39,9 +38,6 @@ FLUSH_SECONDS = 1.0
 
 # Errors that every further image would meet as well.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
-
-LAUNCHER_VARIABLE = "ADACOMPRESS_LAUNCHER"  # process id of the command, for worker processes on its machine
-
 
 class Outcome(NamedTuple):
     """What became of one image, with the bytes to write for it."""
@@ -134,6 +130,9 @@ class _Commit(beam.DoFn):
         self._outcome = outcome
         self._metrics = StageMetrics("WriteImages")
 
+    def setup(self) -> None:
+        local_worker.exit_quickly()
+
     def start_bundle(self) -> None:
         self._waiting: list[Outcome] = []
         self._bytes = 0
@@ -155,7 +154,7 @@ class _Commit(beam.DoFn):
             yield in_global_window(fragment)
 
     def _flush(self) -> Iterator[Fragment]:
-        exit_without_launcher()
+        local_worker.exit_without_launcher()
         shards: defaultdict[int, list[Outcome]] = defaultdict(list)
         for outcome in self._waiting:
             shards[outcome.shard].append(outcome)
@@ -201,17 +200,6 @@ class _Commit(beam.DoFn):
         self._metrics.failed()
         failed = _failed_row(row.key, error.reason, error.message)
         return failed._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in)
-
-
-def exit_without_launcher() -> None:
-    """Ends a local worker process whose command has been killed, so that it does not go on writing alone."""
-    launcher = os.environ.get(LAUNCHER_VARIABLE)
-    if launcher is None:
-        return
-    try:
-        os.kill(int(launcher), 0)
-    except ProcessLookupError:
-        os._exit(1)
 
 
 @dataclasses.dataclass
