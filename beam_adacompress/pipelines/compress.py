@@ -26,6 +26,7 @@ from beam_adacompress import jpeg, report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.metadata import POLICIES
+from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.options import Parser, UsageError, both_spellings, check_beam_options
 from beam_adacompress.pipelines.progress import Progress
@@ -45,9 +46,6 @@ from beam_adacompress.transforms.sources import (
 from beam_adacompress.version import versions
 
 TOO_MANY_FAILURES = 3  # exit status
-
-_DEFAULTS = jpeg.Settings()
-
 
 @dataclasses.dataclass(frozen=True)
 class CompressJob:
@@ -70,14 +68,14 @@ class CompressJob:
     input: str
     output: str
     quality: int = DEFAULT_QUALITY
-    tables: str = "annexk"
-    subsampling: str = _DEFAULTS.subsampling
-    optimize: bool = _DEFAULTS.optimize
-    progressive: bool = _DEFAULTS.progressive
-    keep_metadata: str = _DEFAULTS.keep_metadata
-    min_saving: float = _DEFAULTS.min_saving
-    max_pixels: int = _DEFAULTS.max_pixels
-    flatten: bool = _DEFAULTS.flatten
+    tables: str = ANNEXK
+    subsampling: str = jpeg.Settings.subsampling
+    optimize: bool = jpeg.Settings.optimize
+    progressive: bool = jpeg.Settings.progressive
+    keep_metadata: str = jpeg.Settings.keep_metadata
+    min_saving: float = jpeg.Settings.min_saving
+    max_pixels: int = jpeg.Settings.max_pixels
+    flatten: bool = jpeg.Settings.flatten
     max_bytes: int = MAX_BYTES
     overwrite: bool = False
     max_failures: Optional[float] = None
@@ -119,8 +117,8 @@ class CompressOptions(PipelineOptions):
         add("--input", help="a folder or prefix (everything below it), a glob, or one file; gs://... works as well")
         add("--output", help="the folder of the run: images/, manifest/, summary.json, report.html")
         add("--quality", type=int, default=DEFAULT_QUALITY, help="JPEG quality of every image, 1 to 100")
-        add("--tables", default="annexk", help="quantisation tables: " + ", ".join(sorted(jpeg.FAMILIES)))
-        add("--subsampling", default=_DEFAULTS.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
+        add("--tables", default=ANNEXK, help="quantisation tables: " + ", ".join(sorted(jpeg.FAMILIES)))
+        add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         add(
             "--no-optimize",
             dest="optimize",
@@ -137,20 +135,20 @@ class CompressOptions(PipelineOptions):
         )
         add(
             "--keep-metadata",
-            default=_DEFAULTS.keep_metadata,
+            default=jpeg.Settings.keep_metadata,
             choices=POLICIES,
             help="what to keep beside the pixels; the EXIF orientation is always applied to them",
         )
         add(
             "--min-saving",
             type=float,
-            default=_DEFAULTS.min_saving,
+            default=jpeg.Settings.min_saving,
             help="share of the bytes that must be saved, else the original is kept",
         )
         add(
             "--max-pixels",
             type=int,
-            default=_DEFAULTS.max_pixels,
+            default=jpeg.Settings.max_pixels,
             help="larger images (width x height) are reported as failed",
         )
         add("--max-bytes", type=int, default=MAX_BYTES, help="larger files are reported as failed")

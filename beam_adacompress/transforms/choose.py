@@ -8,6 +8,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
 from beam_adacompress.records import Choice, ChosenImage
 from beam_adacompress.transforms import rows
@@ -32,7 +33,7 @@ class ChooseQuality(SeveralOutputs):
     """
 
     quality: int = DEFAULT_QUALITY
-    tables: str = "annexk"
+    tables: str = ANNEXK
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -36,13 +36,13 @@ class CompressJPEG(SeveralOutputs):
       ValueError: an argument is out of range.
     """
 
-    subsampling: str = "4:2:0"
-    optimize: bool = True
-    progressive: bool = True
-    keep_metadata: str = "icc"
-    min_saving: float = 0.05
-    max_pixels: int = 100_000_000
-    flatten: bool = False
+    subsampling: str = jpeg.Settings.subsampling
+    optimize: bool = jpeg.Settings.optimize
+    progressive: bool = jpeg.Settings.progressive
+    keep_metadata: str = jpeg.Settings.keep_metadata
+    min_saving: float = jpeg.Settings.min_saving
+    max_pixels: int = jpeg.Settings.max_pixels
+    flatten: bool = jpeg.Settings.flatten
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -129,6 +129,7 @@ class _Commit(beam.DoFn):
         self._attempt = attempt
         self._outcome = outcome
         self._metrics = StageMetrics("WriteImages")
+        self._written = 0  # fragments
 
     def setup(self) -> None:
         local_worker.exit_quickly()
@@ -172,8 +173,10 @@ class _Commit(beam.DoFn):
                 ) from error
 
     def _write_rows(self, shard: int, rows: list[ManifestRow]) -> Fragment:
-        # Later fragments of one shard supersede earlier ones; the time in the name puts them in order.
-        name = f"{shard:05d}-{self._attempt}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
+        # Later fragments of one shard supersede earlier ones; time and number in the name put them in order.
+        self._written += 1
+        moment = f"{time.time_ns():020d}-{self._written:06d}"
+        name = f"{shard:05d}-{self._attempt}-{moment}-{uuid.uuid4().hex[:8]}.jsonl"
         path = files.join(self._folder.rows, name)
         self._folder.write(path, manifest.to_lines(rows))
         return Fragment(shard, path)
