@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -92,7 +93,7 @@ def test_a_killed_worker_is_one_sentence(tmp_path):
     )
     while not list(output.glob("images/*")):
         time.sleep(0.01)
-    workers = [child for child in process.children(recursive=True) if "sdk_worker_main" in child.cmdline()[-1]]
+    workers = [child for child in process.children(recursive=True) if "local_worker" in child.cmdline()[-1]]
     assert len(workers) >= 2
     workers[-1].kill()
     _, error = process.communicate(timeout=60)
@@ -105,7 +106,10 @@ def test_as_a_process(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(picture()))
     arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-m", "beam_adacompress", "compress", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "beam_adacompress", "compress", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},  # of libraries, about old Pythons
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 1 images compressed, 0 kept, 0 failed" in done.stdout
@@ -120,21 +124,28 @@ def test_every_option_of_the_job_is_an_option_of_the_command():
     assert compress.CompressJob(**vars(given)) == defaults
 
 
+def choose(*flags):
+    options = compress.CompressOptions(list(flags))
+    return local.choose_runner(options, flags), options.view_as(local.DirectOptions).direct_num_workers
+
+
 def test_all_cores_are_the_default(monkeypatch):
     monkeypatch.setattr(local, "cores", lambda: 5)
-    options = compress.CompressOptions([])
-    assert local.configure(options)
-    direct = options.view_as(local.DirectOptions)
-    assert options.view_as(local.StandardOptions).runner == "FnApiRunner"
-    assert (direct.direct_num_workers, direct.direct_running_mode) == (5, "multi_processing")
+    runner, workers = choose()
+    assert isinstance(runner.runner, local.FnApiRunner)
+    assert (runner.is_local, workers) == (True, 5)
+    assert runner.runner._default_environment.command_string.endswith("-m beam_adacompress.pipelines.local_worker")
 
 
-@pytest.mark.parametrize(("runner", "is_local"), [("DirectRunner", True), ("DataflowRunner", False)])
-def test_a_named_runner_is_left_as_it_is(runner, is_local):
-    options = compress.CompressOptions([f"--runner={runner}"])
-    assert local.configure(options) is is_local
-    assert options.view_as(local.StandardOptions).runner == runner
-    assert options.view_as(local.DirectOptions).direct_num_workers == 1
+def test_the_number_of_workers_can_be_stated(monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 5)
+    assert choose("--direct_num_workers=3")[1] == 3
+    assert choose("--direct_num_workers=1")[1] == 1
+
+
+@pytest.mark.parametrize(("name", "is_local"), [("DirectRunner", True), ("DataflowRunner", False)])
+def test_a_named_runner_is_left_as_it_is(name, is_local):
+    assert choose(f"--runner={name}") == ((name, is_local), 1)
 
 
 def test_progress_lines(corpus, compress, monkeypatch, capsys):

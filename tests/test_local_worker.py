@@ -1,34 +1,41 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 
-from beam_adacompress.transforms import local_worker
+import pytest
 
-
-def test_a_worker_without_its_launcher_ends(monkeypatch):
-    ended = []
-    monkeypatch.setattr(local_worker.os, "_exit", ended.append)
-    monkeypatch.delenv(local_worker.LAUNCHER_VARIABLE, raising=False)
-    local_worker.exit_without_launcher()
-    monkeypatch.setenv(local_worker.LAUNCHER_VARIABLE, str(local_worker.os.getpid()))
-    local_worker.exit_without_launcher()
-    assert ended == []
-    monkeypatch.setenv(local_worker.LAUNCHER_VARIABLE, str(2**22 + 1))  # above the largest process id
-    local_worker.exit_without_launcher()
-    assert ended == [1]
+from beam_adacompress.pipelines import local_worker
 
 
-def test_a_worker_ends_at_once():
-    code = (
-        "import atexit, beam_adacompress.transforms.local_worker as w; atexit.register(print, 'torn down'); "
-        "w.exit_quickly(); print('done')"
-    )
+class Ended(BaseException):
+    pass
 
-    def run(launcher):
-        environment = {"ADACOMPRESS_LAUNCHER": launcher} if launcher else {}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        return done.stdout.split("\n")[:-1]
 
-    assert run("1") == ["done"]
-    assert run("") == ["done", "torn down"]
+@pytest.fixture
+def endings(monkeypatch):
+    def end(status):
+        raise Ended(status)
+
+    monkeypatch.setattr(local_worker.os, "_exit", end)
+
+
+def test_a_worker_ends_with_its_command(endings):
+    command = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    started = time.monotonic()
+    os.waitid(os.P_PID, command.pid, os.WEXITED | os.WNOWAIT)
+    command.wait()
+    with pytest.raises(Ended, match="1"):
+        local_worker._end_with(command.pid)
+    assert time.monotonic() - started > 0.2
+
+
+def test_a_worker_ends_at_once_when_there_is_no_more_work(endings, monkeypatch):
+    worked = []
+    monkeypatch.setenv(local_worker.LAUNCHER_VARIABLE, str(os.getpid()))
+    monkeypatch.setattr(local_worker.sdk_worker_main, "main", worked.append)
+    with pytest.raises(Ended, match="0"):
+        local_worker.main()
+    assert worked == [sys.argv]

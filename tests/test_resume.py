@@ -23,7 +23,7 @@ def workers_of(output):
     return [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
-        if "sdk_worker_main" in " ".join(process.info["cmdline"] or ())
+        if "local_worker" in " ".join(process.info["cmdline"] or ())
         and str(output) in (process.info["environ"] or {}).get("ADACOMPRESS_TEST", "")
     ]
 
@@ -36,9 +36,11 @@ def workers_of(output):
 def test_stopped_several_times(tmp_path, how, times):
     source = tmp_path / "in"
     source.mkdir()
-    for index in range(360):
-        path = source / f"{index:03d}.{('jpg', 'png')[index % 2]}"
-        path.write_bytes(encoded(picture(320, 240, seed=index), ("JPEG", "PNG")[index % 2]))
+    forms = ("JPEG", "jpg"), ("PNG", "png")
+    contents = [(encoded(picture(640, 480, seed=seed), form), name) for seed in range(3) for form, name in forms]
+    for index in range(1500):
+        data, name = contents[index % len(contents)]
+        (source / f"{index:04d}.{name}").write_bytes(data)
     (source / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
     subprocess.run(command(source, tmp_path / "undisturbed"), check=True, capture_output=True)
 
@@ -47,13 +49,14 @@ def test_stopped_several_times(tmp_path, how, times):
     moment = random.Random(how)
     seen: dict[str, int] = {}
     stopped = 0
-    for _ in range(times):
+    for attempt in range(times):
         process = subprocess.Popen(
             command(source, output), env=environment, stderr=subprocess.DEVNULL, preexec_fn=take_interrupts
         )
-        wanted = len(seen) + moment.randint(10, 60)
+        last = attempt == times - 1  # stopped when the images are done and the manifest is being written
+        wanted = 1500 if last else len(seen) + moment.randint(1, 60)
         while process.poll() is None and len(written(output)) < wanted:
-            time.sleep(0.005)
+            time.sleep(0.002)
         process.send_signal(how)
         process.wait()
         stopped += process.returncode != 0

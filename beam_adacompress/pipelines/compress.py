@@ -232,22 +232,22 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         job = CompressJob(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return execute(job, CompressOptions(rest, **values), started)
+    return execute(job, CompressOptions(rest, **values), rest, started)
 
 
-def execute(job: CompressJob, options: PipelineOptions, started: float) -> int:
+def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], started: float) -> int:
     """Runs a job, shows its progress if it is local, and prints what it came to.
 
     Raises:
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
     """
     FileSystems.set_options(options)
-    is_local = local.configure(options)
+    runner, is_local = local.choose_runner(options, flags)
     total = _count_images(job, up_to=None if is_local else 1)
     folder = RunFolder(job.output)
     resume = folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(runner, options)
     compress(pipeline, job, attempt, started, resume)
     if is_local:
         with Progress(folder, attempt, total, terminal=sys.stderr.isatty()):

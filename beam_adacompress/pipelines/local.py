@@ -4,42 +4,57 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import sys
 import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from beam_adacompress.transforms.local_worker import LAUNCHER_VARIABLE
+from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE
 
 _LOGGER = logging.getLogger(__name__)
 
-LOCAL_RUNNER = "FnApiRunner"
+_LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"}
+
+
+class Runner(NamedTuple):
+    """What runs a job."""
+
+    runner: Any  # a PipelineRunner, or the name of one
+    is_local: bool
+
+
+def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
+    """The runner that the options name; if none, a local one with a worker process per core.
+
+    That is what DirectRunner ends up with too, but for an attempt to download another runner, and with Beam's own
+    workers, which outlive a killed command and log to the terminal.
+
+    Args:
+      options: of the job; the number of workers is set where it is left open.
+      flags: the command line behind them.
+    """
+    named = options.view_as(StandardOptions).runner
+    if named is not None:
+        return Runner(named, named in _LOCAL_RUNNERS)
+    direct = options.view_as(DirectOptions)
+    stated = {flag.split("=")[0] for flag in flags}
+    if "--direct_num_workers" not in stated:
+        direct.direct_num_workers = cores()
+    if "--direct_running_mode" in stated or direct.direct_num_workers == 1:
+        return Runner(FnApiRunner(), True)
+    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
+    command = shlex.join([sys.executable, "-m", "beam_adacompress.pipelines.local_worker"])
+    return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {command}")), True)
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def configure(options: PipelineOptions) -> bool:
-    """Where no runner is named, sets the local one up with one worker process per core.
-
-    FnApiRunner is what DirectRunner ends up with; naming it spares the attempt to download another.
-
-    Returns:
-      Whether the job runs on this machine.
-    """
-    standard = options.view_as(StandardOptions)
-    if standard.runner is None:
-        standard.runner = LOCAL_RUNNER
-        direct = options.view_as(DirectOptions)
-        if direct.direct_num_workers == 1 and "direct_num_workers" not in options.get_all_options(drop_default=True):
-            direct.direct_num_workers = cores()
-        if direct.direct_num_workers != 1 and direct.direct_running_mode == "in_memory":
-            direct.direct_running_mode = "multi_processing"
-    local = standard.runner in (LOCAL_RUNNER, "DirectRunner", "BundleBasedDirectRunner")
-    if local:
-        os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
-    return local
 
 
 def quiet_logs() -> None:

@@ -1,6 +1,13 @@
 """The PTransforms. Importing this registers the row coders of beam_adacompress.records with Beam."""
 
-from apache_beam import coders
+import logging
+
+# Without its `gcp` extra Beam warns while it is imported, in a way that makes the root logger print everything.
+_silent = logging.NullHandler()
+logging.getLogger().addHandler(_silent)
+from apache_beam import coders  # noqa: E402
+
+logging.getLogger().removeHandler(_silent)
 
 from beam_adacompress import records
 from beam_adacompress.transforms.choose import ChooseQuality

@@ -25,7 +25,7 @@ from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
-from beam_adacompress.transforms import files, local_worker
+from beam_adacompress.transforms import files
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import in_global_window
 from beam_adacompress.transforms.runs import RunFolder, read_rows
@@ -131,9 +131,6 @@ class _Commit(beam.DoFn):
         self._metrics = StageMetrics("WriteImages")
         self._written = 0  # fragments
 
-    def setup(self) -> None:
-        local_worker.exit_quickly()
-
     def start_bundle(self) -> None:
         self._waiting: list[Outcome] = []
         self._bytes = 0
@@ -155,7 +152,6 @@ class _Commit(beam.DoFn):
             yield in_global_window(fragment)
 
     def _flush(self) -> Iterator[Fragment]:
-        local_worker.exit_without_launcher()
         shards: defaultdict[int, list[Outcome]] = defaultdict(list)
         for outcome in self._waiting:
             shards[outcome.shard].append(outcome)

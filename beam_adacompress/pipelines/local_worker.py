@@ -1,0 +1,41 @@
+"""A worker process of a local run: Beam's own, but it ends with its command, and ends at once.
+
+    python -m beam_adacompress.pipelines.local_worker
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+from apache_beam.runners.worker import sdk_worker_main
+
+LAUNCHER_VARIABLE = "ADACOMPRESS_LAUNCHER"  # process id of the command; workers inherit it
+
+LOOK_SECONDS = 0.1
+
+
+def main() -> None:
+    """Works until the runner has no more work."""
+    threading.Thread(target=_end_with, args=(int(os.environ[LAUNCHER_VARIABLE]),), daemon=True).start()
+    sdk_worker_main.main(sys.argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Tearing the interpreter down takes half a second, and the runner waits for one worker after the other.
+    os._exit(0)
+
+
+def _end_with(launcher: int) -> None:
+    """Ends this process when the command has been killed, so that it does not go on writing alone."""
+    while True:
+        try:
+            os.kill(launcher, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        time.sleep(LOOK_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
