@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -94,11 +96,61 @@ def test_cmyk_is_converted(form):
     assert psnr(decoded(result.data), picture()) > 28
 
 
-def test_ycck_with_adobes_inversion_is_converted():
-    # Pillow writes CMYK the way Photoshop does, inverted behind an APP14 marker; transform 2 would be YCCK.
-    data = bytearray(encoded(picture(mode="CMYK"), quality=98, subsampling="4:4:4"))
-    assert b"Adobe" in data
-    assert psnr(decoded(compress(bytes(data), 95).data), picture()) > 28
+def test_ycck_is_converted():
+    # Pillow writes CMYK inverted behind an Adobe marker with transform 0. YCCK stores the luma and chroma of the inks
+    # instead: hand Pillow those, inverted once more, and set the marker's transform to 2.
+    cyan, magenta, yellow, black = picture(mode="CMYK").split()
+    inks = Image.merge("RGB", (cyan, magenta, yellow)).convert("YCbCr").split()
+    stored = Image.merge("CMYK", (*(ImageOps.invert(plane) for plane in inks), black))
+    data = bytearray(encoded(stored, quality=98, subsampling="4:4:4"))
+    transform = data.index(b"Adobe") + 11
+    assert data[transform] == 0
+    data[transform] = 2
+    result = compress(bytes(data), 95)
+    assert decoded(result.data).mode == "RGB"
+    assert psnr(decoded(result.data), picture()) > 28
+
+
+def gray_press() -> bytes:
+    """A CMYK profile by hand: a press whose inks are all neutral, magenta and yellow being invisible.
+
+    ICC.1:2010, lut8Type: four inputs, two grid points, CIELAB output.
+    """
+    nodes = [(c, k) for c in (0, 1) for _ in (0, 1) for _ in (0, 1) for k in (0, 1)]
+    grid = b"".join(bytes((255 * (1 - c) * (1 - k), 128, 128)) for c, k in nodes)
+    identity = struct.pack(">9l", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lut = b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + bytes(range(256)) * 4 + grid + bytes(range(256)) * 3
+    tag = struct.pack(">L4sLL", 1, b"A2B0", 144, len(lut))
+    header = struct.pack(
+        ">L4sL4s4s4s12x4s28x3l48x",
+        144 + len(lut),
+        b"",
+        0x02400000,
+        b"prtr",
+        b"CMYK",
+        b"Lab ",
+        b"acsp",
+        63190,
+        65536,
+        54061,
+    )
+    return header + tag + lut
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_goes_through_its_profile(form):
+    profile = gray_press()
+    assert ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip() == "CMYK"
+    result = compress(encoded(picture(mode="CMYK"), form, icc_profile=profile), 95)
+    pixels = np.asarray(decoded(result.data), dtype=int)
+    assert np.ptp(pixels, axis=2).max() <= 6  # neutral, which the plain conversion of this picture is not
+    assert pixels.std() > 20
+    assert "icc_profile" not in decoded(result.data).info
+
+
+def test_a_cmyk_profile_that_is_none_is_passed_over():
+    plain = compress(encoded(picture(mode="CMYK")), 95)
+    assert compress(encoded(picture(mode="CMYK"), icc_profile=b"no profile"), 95).data == plain.data
 
 
 def test_an_embedded_profile_of_other_colours_is_not_kept_with_converted_pixels():
@@ -182,8 +234,6 @@ def sixteen_bit_gray() -> bytes:
 
 def sixteen_bit_colour() -> bytes:
     """A PNG of 16 bits a channel, which Pillow can read but not write."""
-    import struct
-    import zlib
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">L", len(content)) + name + content + struct.pack(">L", zlib.crc32(name + content))

@@ -220,6 +220,22 @@ def test_same_options_same_bytes_whatever_the_number_of_workers(corpus, compress
     assert without_times[0] == without_times[1]
 
 
+@pytest.mark.parametrize(
+    "runner",
+    [
+        ["--runner=BundleBasedDirectRunner"],
+        ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"],
+        ["--direct_running_mode=multi_threading", "--direct_num_workers=2"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_other_runners_write_the_same_bytes(corpus, compress, tmp_path, runner):
+    assert compress(corpus, tmp_path / "usual") == 0
+    assert cli.main(["compress", "--input", str(corpus), "--output", str(tmp_path / "other"), *runner]) == 0
+    assert files_of(tmp_path / "other" / "images") == files_of(tmp_path / "usual" / "images")
+    assert set(manifest_rows(tmp_path / "other")) == set(manifest_rows(tmp_path / "usual"))
+
+
 def test_other_options_are_refused_until_overwrite(corpus, compress, tmp_path, capsys):
     assert compress(corpus) == 0
     before = files_of(tmp_path / "out")

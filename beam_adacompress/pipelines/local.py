@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE
+from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, quiet_pillow
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,5 +59,6 @@ def cores() -> int:
 
 def quiet_logs() -> None:
     """Silences Beam, whose workers and threads report each error with several tracebacks; --debug shows all."""
+    quiet_pillow()
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)

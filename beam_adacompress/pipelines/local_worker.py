@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 
 from apache_beam.runners.worker import sdk_worker_main
 
@@ -19,12 +20,18 @@ LOOK_SECONDS = 0.1
 
 def main() -> None:
     """Works until the runner has no more work."""
+    quiet_pillow()
     threading.Thread(target=_end_with, args=(int(os.environ[LAUNCHER_VARIABLE]),), daemon=True).start()
     sdk_worker_main.main(sys.argv)
     sys.stdout.flush()
     sys.stderr.flush()
     # Tearing the interpreter down takes half a second, and the runner waits for one worker after the other.
     os._exit(0)
+
+
+def quiet_pillow() -> None:
+    """What Pillow warns of in damaged files is in the manifest, as far as it matters."""
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _end_with(launcher: int) -> None:
