@@ -12,7 +12,7 @@ class ImageError(Exception):
 
     Attributes:
       reason: a short word from a closed set, fit for counting: `empty`, `not-an-image`, `truncated`,
-        `corrupt`, `too-many-pixels`, `too-many-bytes`, `unreadable`, `bad-key`, `write-failed`.
+        `corrupt`, `too-many-pixels`, `too-many-bytes`, `encode-failed`, `unreadable`, `bad-key`, `write-failed`.
       message: one sentence for a person.
     """
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from beam_adacompress.errors import ImageError
 
 SUFFIX = ".jpg"
+
+_LONGEST_NAME = 255  # bytes, on nearly every filesystem
 
 
 def check_key(key: str) -> str:
@@ -33,23 +36,41 @@ def output_name(key: str, renamed: bool) -> str:
     return key + SUFFIX if renamed else key
 
 
-def taken_names(keys: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Tells for each key whether another key may be renamed to it.
+class Plan(NamedTuple):
+    """What a key's result may be called."""
+
+    key: str
+    steps_aside: bool  # it has to be renamed, since another result may take its name
+    may_rename: bool  # `.jpg` may be appended
+
+
+def plan(keys: Sequence[str]) -> Iterator[Plan]:
+    """Plans names so that no two results meet, from the names of the input alone.
 
     With `a.png` and `a.png.jpg` both in the input, the first becomes `a.png.jpg`; the second then has to step
     aside, to `a.png.jpg.jpg`. An input steps aside whenever its name without the `.jpg` is an input as well,
-    whatever becomes of that one: so all names differ, and each depends on the names of the input alone.
+    whatever becomes of that one. Where the longer name is a folder's, or too long for a file, nothing may be renamed
+    to it, and the original is kept.
 
     Args:
       keys: in ascending order of code points, as sorted() gives them.
 
     Yields:
-      (key, steps aside), in the same order. Memory is bounded by the longest chain of keys that begin with one
-      another: between `a` and `a.jpg` only keys that begin with `a` can come.
+      A plan for each, in the same order.
     """
-    prefixes: list[str] = []
+    folders = {folder for key in keys for folder in _folders(key) if folder.endswith(SUFFIX)}
+    prefixes: list[str] = []  # between `a` and `a.jpg` only keys that begin with `a` can come
     for key in keys:
         while prefixes and not key.startswith(prefixes[-1]):
             prefixes.pop()
-        yield key, key.endswith(SUFFIX) and key[: -len(SUFFIX)] in prefixes
+        steps_aside = key.endswith(SUFFIX) and key[: -len(SUFFIX)] in prefixes
+        length = len(key.rpartition("/")[2].encode("utf-8", "surrogateescape")) + len(SUFFIX)
+        yield Plan(key, steps_aside, may_rename=key + SUFFIX not in folders and length <= _LONGEST_NAME)
         prefixes.append(key)
+
+
+def _folders(key: str) -> Iterator[str]:
+    end = key.find("/")
+    while end >= 0:
+        yield key[:end]
+        end = key.find("/", end + 1)

@@ -102,7 +102,7 @@ def test_not_an_image(data):
     assert failure(data).reason == "not-an-image"
 
 
-@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"\0\0\0\x1cftypavif"])
 def test_only_a_beginning(start):
     assert failure(start).reason == "corrupt"
 

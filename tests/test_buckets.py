@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -133,12 +134,13 @@ def test_nothing_there(bucket, compress, capsys):
 
 def test_files_in_a_bucket(bucket, tmp_path):
     path = "gs://photos/files/a b ü.jpg"
-    assert files.size(path) == -1
+    assert files.status(path) is None
     files.write(path, b"123", "gs://photos/files/scratch")
     assert files.read(path) == b"123"
-    assert files.size(path) == 3
+    assert files.status(path).size == 3
+    assert abs(files.status(path).modified - time.time()) < 60
     assert [found.size for found in files.listing("gs://photos/files")] == [3]
     files.delete([path, path])
-    assert files.size(path) == -1
+    assert files.status(path) is None
     with pytest.raises(OSError, match="404"):
         files.read(path)

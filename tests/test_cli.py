@@ -83,6 +83,20 @@ def test_an_error_of_a_worker_is_one_sentence(corpus, compress, monkeypatch, cap
     assert "Traceback" not in printed
 
 
+def test_workers_keep_their_tracebacks_to_themselves(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(picture()))
+    output = tmp_path / "out"
+    code = (
+        "import sys; from beam_adacompress.pipelines import cli; from beam_adacompress.transforms import sinks; "
+        "sinks._write_part = sinks.summary.quantile; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(output), "--direct_num_workers=2"]
+    done = subprocess.run([sys.executable, "-c", code, "compress", *arguments], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("adacompress: the job failed: ")
+
+
 def test_a_killed_worker_is_one_sentence(tmp_path):
     for index in range(600):
         (tmp_path / f"{index}.jpg").write_bytes(encoded(picture(400, 300, seed=index)))

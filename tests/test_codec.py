@@ -265,6 +265,9 @@ LEFT_ALONE = {
     "WebP animation": ("animated", lambda: animation("WEBP")),
     "PNG animation": ("animated", lambda: animation("PNG")),
     "TIFF pages": ("multi-picture", lambda: animation("TIFF")),
+    "icon": ("multi-picture", lambda: encoded(picture(64, 64), "ICO", sizes=[(16, 16), (32, 32)])),
+    "a JPEG behind a JPEG": ("multi-picture", lambda: encoded(picture()) + encoded(picture(seed=1))),
+    "motion photo": ("multi-picture", lambda: encoded(picture()) + b"\0\0\0\x18ftypmp42" + bytes(100)),
     "MPO": ("multi-picture", lambda: animation("MPO")),
 }
 
@@ -297,8 +300,21 @@ def test_flattening_puts_alpha_over_white():
     assert open_image(encoded(clear, "PNG")).pixels().getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_flattening_16_bits_keeps_the_brightness():
-    assert np.asarray(open_image(sixteen_bit_gray()).pixels()).max() == 255
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_flattening_16_bits_keeps_the_brightness(mode):
+    values = np.arange(4096, dtype={"I;16": "<u2", "I;16B": ">u2"}[mode]).reshape(64, 64) * 16
+    image = Image.frombytes(mode, (64, 64), values.astype({"I;16": "<u2", "I;16B": ">u2"}[mode]).tobytes())
+    pixels = np.asarray(open_image(encoded(image, "TIFF")).pixels())
+    assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+def test_bytes_behind_a_jpeg_that_are_no_picture_do_no_harm():
+    assert compress(encoded(picture()) + bytes(50)).status == "compressed"
+
+
+def test_a_thumbnail_inside_is_no_second_picture():
+    thumbnail = b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + encoded(picture(32, 32))
+    assert compress(encoded(picture(200, 150), exif=thumbnail)).status == "compressed"
 
 
 def test_twelve_bit_jpeg_is_left_alone():

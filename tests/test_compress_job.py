@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import decoded, encoded, files_of, manifest_rows, picture
+from PIL import Image
 
 from beam_adacompress.pipelines import cli
 from beam_adacompress.transforms import files
@@ -111,15 +112,33 @@ def test_a_name_that_is_not_utf8_is_a_failure_row(compress, tmp_path):
     assert {key: row.reason for key, row in rows.items()} == {"bad\\udcff.jpg": "bad-key", "good.jpg": None}
 
 
-def test_a_name_too_long_for_its_suffix_is_a_failure_row(compress, tmp_path):
-    (tmp_path / "in").mkdir()
-    name = "n" * 249 + ".png"
-    (tmp_path / "in" / name).write_bytes(encoded(picture(), "PNG"))
-    (tmp_path / "in" / "good.jpg").write_bytes(encoded(picture()))
-    assert compress(tmp_path / "in") == 0
+def test_a_result_whose_name_is_not_free_is_the_original(compress, tmp_path):
+    long = "n" * 249 + ".png"
+    source = tmp_path / "in"
+    (source / "a.png.jpg").mkdir(parents=True)
+    for name in (long, "a.png"):
+        (source / name).write_bytes(encoded(picture(), "PNG"))
+    for name in ("good.jpg", "a.png.jpg/z.jpg"):
+        (source / name).write_bytes(encoded(picture()))
+    assert compress(source) == 0
     rows = manifest_rows(tmp_path / "out")
-    assert (rows[name].status, rows[name].reason) == ("failed", "write-failed")
-    assert rows[name].error == "writing failed: File name too long"
+    assert {key: (row.status, row.reason, row.output) for key, row in rows.items()} == {
+        long: ("kept", "name-not-free", long),
+        "a.png": ("kept", "name-not-free", "a.png"),
+        "good.jpg": ("compressed", None, "good.jpg"),
+        "a.png.jpg/z.jpg": ("compressed", None, "a.png.jpg/z.jpg"),
+    }
+    assert (tmp_path / "out" / "images" / "a.png").read_bytes() == (source / "a.png").read_bytes()
+    assert rows["a.png"].sha256_out == rows["a.png"].sha256_in
+
+
+def test_an_image_too_large_for_jpeg_is_kept(compress, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "wide.png").write_bytes(encoded(Image.new("RGB", (65_501, 4)), "PNG"))
+    (tmp_path / "in" / "good.jpg").write_bytes(encoded(picture()))
+    assert compress(tmp_path / "in", tmp_path / "out", "--flatten") == 0
+    rows = manifest_rows(tmp_path / "out")
+    assert (rows["wide.png"].status, rows["wide.png"].reason) == ("kept", "too-large-for-jpeg")
     assert rows["good.jpg"].status == "compressed"
 
 
@@ -272,6 +291,35 @@ def test_a_run_of_a_newer_release_is_refused(corpus, compress, tmp_path, capsys)
     record.write_text("{")
     assert compress(corpus) == 1
     assert "run.json is damaged" in capsys.readouterr().err
+
+
+def test_links_between_input_and_output_are_seen_through(corpus, compress, tmp_path, capsys):
+    assert compress(corpus) == 0
+    before = files_of(tmp_path / "out" / "images")
+    (tmp_path / "link").symlink_to(tmp_path / "out" / "images")
+    assert compress(tmp_path / "link", tmp_path / "out", "--overwrite") == 2
+    assert compress(tmp_path / "link" / "*", tmp_path / "out", "--overwrite") == 2
+    assert "lies in the output" in capsys.readouterr().err
+    assert files_of(tmp_path / "out" / "images") == before
+    (corpus / "back").symlink_to(tmp_path / "out")
+    (tmp_path / "linked").symlink_to(corpus)
+    assert compress(tmp_path / "linked") == 0
+    assert len(manifest_rows(tmp_path / "out")) == 6
+    assert compress(tmp_path / "linked", corpus / "inside") == 0
+    assert compress(tmp_path / "linked", tmp_path / "linked" / "inside") == 0
+    assert len(manifest_rows(corpus / "inside")) == 16  # the corpus, and through `back` all files of the other run
+
+
+def test_a_change_that_keeps_the_size_is_seen(compress, tmp_path):
+    (tmp_path / "in").mkdir()
+    source = tmp_path / "in" / "a.bmp"
+    source.write_bytes(encoded(picture(seed=1), "BMP"))
+    assert compress(tmp_path / "in") == 0
+    first = manifest_rows(tmp_path / "out")["a.bmp"]
+    source.write_bytes(encoded(picture(seed=2), "BMP"))
+    assert source.stat().st_size == first.bytes_in
+    assert compress(tmp_path / "in") == 0
+    assert manifest_rows(tmp_path / "out")["a.bmp"].sha256_in != first.sha256_in
 
 
 def test_only_what_is_new_is_done(corpus, compress, tmp_path):

@@ -19,12 +19,30 @@ def test_listing_follows_links_and_survives_their_loops(tmp_path):
     (tmp_path / "in" / "self").symlink_to("self")
     (tmp_path / "in" / "nowhere").symlink_to("gone")
     root = str(tmp_path / "in")
-    assert sorted(files.listing(root)) == [
-        FoundFile(f"{root}/a.jpg", 5),
-        FoundFile(f"{root}/nowhere", 0),
-        FoundFile(f"{root}/other/b.jpg", 1),
-        FoundFile(f"{root}/self", 0),
+    assert sorted((found.path, found.size) for found in files.listing(root)) == [
+        (f"{root}/a.jpg", 5),
+        (f"{root}/nowhere", 0),
+        (f"{root}/other/b.jpg", 1),
+        (f"{root}/self", 0),
     ]
+    assert sorted(found.size for found in files.listing(root, exclude=str(tmp_path / "elsewhere"))) == [0, 0, 5]
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    scan = os.scandir
+
+    def scandir(path):
+        if path == str(tmp_path / "locked"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = {found.path for found in files.listing(str(tmp_path))}
+    assert found == {str(tmp_path / "a.jpg"), str(tmp_path / "locked")}
+    with pytest.raises(PermissionError):
+        list(files.listing(str(tmp_path / "locked")))
 
 
 def test_listing_what_is_not_there(tmp_path):
@@ -103,11 +121,11 @@ def test_readers_see_the_old_or_the_new_file_whole(tmp_path):
 
 def test_size_and_delete(tmp_path):
     path = tmp_path / "a"
-    assert files.size(str(path)) == -1
-    assert files.size(str(path / "below")) == -1
+    assert files.status(str(path)) is None
+    assert files.status(str(path / "below")) is None
     path.write_bytes(b"123")
-    assert files.size(str(path)) == 3
-    assert files.size(str(path / "below")) == -1
+    assert files.status(str(path)) == FoundFile(str(path), 3, path.stat().st_mtime)
+    assert files.status(str(path / "below")) is None
     (tmp_path / "folder" / "sub").mkdir(parents=True)
     files.delete([str(path), str(path), str(tmp_path / "folder")])
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_adacompress.errors import ImageError
-from beam_adacompress.naming import check_key, output_name, taken_names
+from beam_adacompress.naming import check_key, output_name, plan
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a/b c/#%?.png", "ümläut/日本語.jpg", "a..b/...c", ".hidden", "x" * 300])
@@ -29,16 +29,25 @@ def test_names():
 
 def test_a_name_that_another_may_take_steps_aside():
     keys = sorted(["a.png", "a.png.jpg", "a.png.jpg.jpg", "b.jpg", "a", "a-", "a.jpg"])
-    assert [key for key, aside in taken_names(keys) if aside] == ["a.jpg", "a.png.jpg", "a.png.jpg.jpg"]
+    assert [planned.key for planned in plan(keys) if planned.steps_aside] == ["a.jpg", "a.png.jpg", "a.png.jpg.jpg"]
 
 
-@given(
-    st.lists(st.text("ab./", min_size=1, max_size=4).map(lambda name: name + ".jpg" * (len(name) % 3)), unique=True),
-    st.randoms(use_true_random=False),
-)
+def test_a_folder_or_a_long_name_forbids_renaming():
+    keys = ["a.png", "a.png.jpg/z.jpg", "b.png", "n" * 251, "n" * 252, "x.jpg/y"]
+    assert [planned.key for planned in plan(keys) if not planned.may_rename] == ["a.png", "n" * 252]
+
+
+names = st.text("ab./", min_size=1, max_size=4).map(lambda name: name + ".jpg" * (len(name) % 3))
+
+
+@given(st.lists(names, unique=True), st.randoms(use_true_random=False))
 def test_names_never_collide(keys, random):
-    marked = list(taken_names(sorted(keys)))
-    assert [key for key, _ in marked] == sorted(keys)
-    assert {key for key, aside in marked if aside} == {key for key in keys if key.endswith(".jpg") and key[:-4] in keys}
-    names = [output_name(key, aside or random.random() < 0.5) for key, aside in marked]
-    assert len(set(names)) == len(names)
+    planned = list(plan(sorted(keys)))
+    assert [each.key for each in planned] == sorted(keys)
+    assert {each.key for each in planned if each.steps_aside} == {
+        key for key in keys if key.endswith(".jpg") and key[:-4] in keys
+    }
+    results = [
+        output_name(each.key, each.steps_aside or (each.may_rename and random.random() < 0.5)) for each in planned
+    ]
+    assert len(set(results)) == len(results)

@@ -1,5 +1,6 @@
 """ChooseQuality and CompressJPEG alone in someone's pipeline."""
 
+import dataclasses
 import functools
 import pathlib
 import re
@@ -117,6 +118,19 @@ def test_other_fields_are_carried_along(rows):
             equal_to([(8, "b", None, "CompressJPEG", "not-an-image")]),
             label="failed",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    key: str
+    data: bytes
+    camera: int
+
+
+def test_a_frozen_dataclass_is_a_row_too():
+    with pipeline() as p:
+        chosen, _ = images(p, Frozen("a", b"x", 7), kind=Frozen) | ChooseQuality()
+        assert_that(chosen | beam.Map(lambda r: (r.key, r.camera, r.choice.quality)), equal_to([("a", 7, 35)]))
 
 
 def test_rows_of_every_kind_survive_their_coder():

@@ -8,12 +8,15 @@ from typing import NamedTuple, Optional
 
 from PIL import Image
 
+from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import metadata, source
 from beam_adacompress.jpeg.tables import Quantisation, quantisation
 from beam_adacompress.records import COMPRESSED, KEPT
 
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 SAVING_BELOW_MINIMUM = "saving-below-minimum"
+TOO_LARGE_FOR_JPEG = "too-large-for-jpeg"
+LARGEST_SIDE = 65_500  # pixels; the limit of libjpeg
 MEDIA_TYPE = "image/jpeg"
 
 
@@ -85,9 +88,12 @@ def compress(data: bytes, tables: str, quality: int, policy_version: str, settin
     def kept(reason: str) -> Compressed:
         return Compressed(data, KEPT, reason, opened.media_type, False, opened.width, opened.height, None)
 
-    if opened.obstacle and not (settings.flatten and opened.flattens):
+    obstacle = None if settings.flatten and opened.flattens else opened.obstacle
+    if max(opened.width, opened.height) > LARGEST_SIDE:
+        obstacle = TOO_LARGE_FOR_JPEG
+    if obstacle:
         opened.verify()
-        return kept(opened.obstacle)
+        return kept(obstacle)
     pixels = opened.pixels()
     encoded = encode(
         pixels,
@@ -141,7 +147,10 @@ def encode(
     except OSError:
         # libjpeg optimises only what fits into Pillow's buffer of 2 bytes per pixel. Noise at the finest steps
         # does not; such a file is no use to anyone who wants it small, but it has to be right.
-        return _save(pixels, **options)
+        try:
+            return _save(pixels, **options)
+        except OSError as error:
+            raise ImageError("encode-failed", f"encoding failed: {error}") from error
 
 
 def _save(pixels: Image.Image, **options: object) -> bytes:

@@ -37,6 +37,20 @@ def frame_header(data: bytes) -> Optional[Frame]:
     return None
 
 
+def has_more_behind(data: bytes) -> bool:
+    """Whether a second picture or a film follows the picture of a JPEG, with or without an index of them.
+
+    Picture data never contains 0xFFD8, and only behind an end marker (0xFFD9) can a film's `ftyp` box stand.
+    """
+    position = 2
+    while position + 4 <= len(data) and data[position + 1] != 0xDA:
+        position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+    if data.find(b"\xff\xd8\xff", position) >= 0:
+        return True
+    film = data.find(b"ftyp", position)
+    return film >= 0 and data[film - 6 : film - 4] == b"\xff\xd9"
+
+
 def mark(policy_version: str) -> bytes:
     """The JPEG comment that tells our files from others; short, since it counts in their size."""
     return _MARK + policy_version.encode("utf-8")

@@ -67,7 +67,7 @@ class Source:
         self._image = image
         self.format = "JPEG" if image.format == "MPO" else str(image.format)
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
-        self.obstacle = _obstacle(image)  # first of all: looking for EXIF can make Pillow load the pixels
+        self.obstacle = _obstacle(image, data)  # first of all: looking for EXIF can make Pillow load the pixels
         # A TIFF's orientation is applied by Pillow when it loads; getexif() no longer has it then.
         self._orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
         turned = self._orientation in (5, 6, 7, 8)
@@ -149,7 +149,7 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
             frame = metadata.frame_header(data) if data.startswith(_JPEG_MAGIC) else None
             if frame is not None and frame.precision != 8:
                 return _TwelveBitJPEG(data, frame.width, frame.height)
-            if data.startswith(_MAGIC):
+            if data.startswith(_MAGIC) or data[4:8] in (b"ftyp", b"jP  "):
                 raise ImageError("corrupt", "the header of the file is damaged") from None
             raise ImageError("not-an-image", "the content is no image format that can be read") from None
         width, height = image.size
@@ -199,10 +199,12 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
 
 
-def _obstacle(image: ImageFile.ImageFile) -> Optional[str]:
+def _obstacle(image: ImageFile.ImageFile, data: bytes) -> Optional[str]:
     if metadata.has_mark(image):
         return ALREADY_COMPRESSED
-    if image.format == "MPO" or "mp" in image.info:
+    if image.format == "MPO" or "mp" in image.info or len(image.info.get("sizes", ())) > 1:  # sizes: of an icon
+        return MULTI_PICTURE
+    if image.format == "JPEG" and metadata.has_more_behind(data):
         return MULTI_PICTURE
     if getattr(image, "is_animated", False):
         return ANIMATED if image.format in _SEVERAL_FRAMES_MOVE else MULTI_PICTURE
@@ -249,7 +251,7 @@ def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.
 
 def _to_8bit(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return image.point(lambda value: value * (1 / 256)).convert("L")
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

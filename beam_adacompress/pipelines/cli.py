@@ -59,6 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         local.quiet_logs()
     else:
         logging.basicConfig(level=logging.INFO)
+        os.environ.pop(local.QUIET_VARIABLE, None)
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:

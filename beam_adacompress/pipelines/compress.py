@@ -262,9 +262,13 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
 
 
 def _absolute(path: str) -> str:
+    """The path without links on the way, so that an input in the output is found out."""
     if not files.is_local(path):
         return path.rstrip("/")
-    return os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _count_images(job: CompressJob, up_to: Optional[int]) -> int:

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, quiet_pillow
+from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, QUIET_VARIABLE
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def cores() -> int:
 
 def quiet_logs() -> None:
     """Silences Beam, whose workers and threads report each error with several tracebacks; --debug shows all."""
-    quiet_pillow()
+    os.environ[QUIET_VARIABLE] = "1"
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of it is in the manifest
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)

@@ -9,29 +9,26 @@ import os
 import sys
 import threading
 import time
-import warnings
 
 from apache_beam.runners.worker import sdk_worker_main
 
 LAUNCHER_VARIABLE = "ADACOMPRESS_LAUNCHER"  # process id of the command; workers inherit it
+QUIET_VARIABLE = "ADACOMPRESS_QUIET"  # set where workers have nothing to say to the terminal
 
 LOOK_SECONDS = 0.1
 
 
 def main() -> None:
     """Works until the runner has no more work."""
-    quiet_pillow()
+    if QUIET_VARIABLE in os.environ:
+        # Beam prints the traceback of every error here, and libjpeg and libtiff what they think of a file.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     threading.Thread(target=_end_with, args=(int(os.environ[LAUNCHER_VARIABLE]),), daemon=True).start()
     sdk_worker_main.main(sys.argv)
     sys.stdout.flush()
     sys.stderr.flush()
     # Tearing the interpreter down takes half a second, and the runner waits for one worker after the other.
     os._exit(0)
-
-
-def quiet_pillow() -> None:
-    """What Pillow warns of in damaged files is in the manifest, as far as it matters."""
-    warnings.filterwarnings("ignore", module="PIL")
 
 
 def _end_with(launcher: int) -> None:

@@ -13,9 +13,9 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 # Object stores show an object only when its upload has ended; everywhere else a file is written aside and renamed.
@@ -26,6 +26,7 @@ _WILDCARDS = "*?["
 class FoundFile(NamedTuple):
     path: str
     size: int  # bytes
+    modified: float  # seconds since the epoch
 
 
 def is_local(path: str) -> bool:
@@ -89,42 +90,53 @@ def write(path: str, data: bytes, scratch: str, media_type: str = "application/o
             FileSystems.rename([target], [path])
 
 
-def size(path: str) -> int:
-    """Bytes of a file; -1 where there is none."""
+def status(path: str) -> Optional[FoundFile]:
+    """Size and time of a file; None where there is none."""
     if is_local(path):
         try:
-            return os.stat(path).st_size
+            found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return -1
+            return None
+        return FoundFile(path, found.st_size, found.st_mtime)
     with _oserrors():
         if not FileSystems.exists(path):
-            return -1
-        found = FileSystems.match([path])[0].metadata_list
-    return int(found[0].size_in_bytes) if found else -1
+            return None
+        return _found(FileSystems.match([path])[0].metadata_list[0])
 
 
-def find(pattern: str) -> Iterator[FoundFile]:
+def find(pattern: str, exclude: Optional[str] = None) -> Iterator[FoundFile]:
     """The files of a folder or prefix (everything below it), of a glob, or one file, in no particular order.
+
+    Args:
+      pattern: what to find.
+      exclude: a folder below which nothing is found, whatever links lead there.
 
     Raises:
       OSError: they cannot be listed.
     """
     if is_local(pattern) and os.path.isdir(pattern):
-        return listing(pattern)
+        return listing(pattern, exclude)
     if is_local(pattern) and os.path.lexists(pattern):
-        return iter([FoundFile(pattern, max(0, size(pattern)))])
-    if has_wildcard(pattern):
-        return matching(pattern)
-    return listing(pattern)
+        return iter([status(pattern) or FoundFile(pattern, 0, 0.0)])
+    found = matching(pattern) if has_wildcard(pattern) else listing(pattern)
+    inside = None if exclude is None else join(exclude, "")
+    return (file for file in found if inside is None or not file.path.startswith(inside))
 
 
-def listing(root: str) -> Iterator[FoundFile]:
+def listing(root: str, exclude: Optional[str] = None) -> Iterator[FoundFile]:
     """Every file below a folder, in no particular order; none if there is no such folder.
 
-    Links to folders are followed, except into a folder that is being walked already.
+    Links to folders are followed, except into a folder that is being walked already, and into `exclude`.
+
+    Raises:
+      OSError: the folder cannot be listed. One further down that cannot is given out as if it were a file, and
+        reading that says so.
     """
     if is_local(root):
-        yield from _walk(root, ())
+        if os.path.isdir(root):
+            with os.scandir(root):
+                pass  # raises where listing is not permitted
+            yield from _walk(root, () if exclude is None else _identity(exclude))
     else:
         yield from matching(join(root, "**"))
 
@@ -135,7 +147,7 @@ def matching(pattern: str) -> Iterator[FoundFile]:
         for result in FileSystems.match([pattern]):
             for found in result.metadata_list:
                 if not found.path.endswith("/"):  # the placeholder that consoles make for a folder
-                    yield FoundFile(found.path, int(found.size_in_bytes))
+                    yield _found(found)
 
 
 def delete(paths: Iterable[str]) -> None:
@@ -191,23 +203,37 @@ def _write_with_folder(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[FoundFile]:
+def _found(metadata: FileMetadata) -> FoundFile:
+    return FoundFile(metadata.path, int(metadata.size_in_bytes), float(metadata.last_updated_in_seconds))
+
+
+_Identity = tuple[tuple[int, int], ...]  # device and inode, of folders
+
+
+def _identity(folder: str) -> _Identity:
     try:
-        status = os.stat(folder)
+        found = os.stat(folder)
+    except OSError:
+        return ()
+    return ((found.st_dev, found.st_ino),)
+
+
+def _walk(folder: str, avoid: _Identity) -> Iterator[FoundFile]:
+    here = _identity(folder)
+    if here and here[0] in avoid:
+        return
+    try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
     except PermissionError:
-        yield FoundFile(folder, 0)  # reading it will say so; nobody knows what is in there
-        return
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+        yield FoundFile(folder, 0, 0.0)  # nobody knows what is in there
         return
     for entry in entries:
         if _is_folder(entry):
-            yield from _walk(entry.path, (*above, here))
+            yield from _walk(entry.path, avoid + here)
         else:
-            yield FoundFile(entry.path, _size_of(entry))
+            yield _status_of(entry)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -217,8 +243,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _size_of(entry: os.DirEntry[str]) -> int:
+def _status_of(entry: os.DirEntry[str]) -> FoundFile:
     try:
-        return entry.stat().st_size
+        found = entry.stat()
     except OSError:  # a link to nothing or to itself: reading it will say so
-        return 0
+        return FoundFile(entry.path, 0, 0.0)
+    return FoundFile(entry.path, found.st_size, found.st_mtime)

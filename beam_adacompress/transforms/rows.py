@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Optional
+from typing import Any, Optional, get_type_hints
 
 import apache_beam as beam
 from apache_beam.typehints import typehints
@@ -26,6 +26,8 @@ def fields_of(pcoll: beam.PCollection[Any], transform: str, needed: Mapping[str,
     row_type = pcoll.element_type
     if not isinstance(row_type, RowTypeConstraint):
         row_type = RowTypeConstraint.from_user_type(row_type)
+    if row_type is None and dataclasses.is_dataclass(pcoll.element_type):  # a frozen one, which Beam passes over
+        row_type = RowTypeConstraint.from_fields(list(get_type_hints(pcoll.element_type).items()))
     wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in needed.items())
     if row_type is None:
         raise TypeError(

@@ -132,7 +132,7 @@ class RunFolder:
     def _stranger(self) -> Optional[str]:
         """What a run would write over."""
         for path in (self.summary, self.report):
-            if files.size(path) >= 0:
+            if files.status(path) is not None:
                 return path
         for folder in (self.images, self.manifest):
             if (found := next(files.listing(folder), None)) is not None:
@@ -144,7 +144,7 @@ class RunFolder:
         return re.fullmatch(r"part-\d{5,}\.parquet", path[len(files.join(self.manifest, "")) :]) is not None
 
     def _earlier_options(self) -> Any:
-        if files.size(self.run) < 0:
+        if files.status(self.run) is None:
             return None
         try:
             record = json.loads(files.read(self.run))
@@ -175,8 +175,8 @@ class TodoAndFinished(NamedTuple):
 class SkipFinished(SeveralOutputs):
     """Parts the input into what is left to do and what an earlier attempt did.
 
-    An image is finished if a row of it is there, the input has still the size in that row, and the result is
-    there in the size in that row. Failures are tried again.
+    An image is finished if a row of it is there, the input has still the size in that row and is not newer than
+    the result, and the result is there in the size in that row. Failures are tried again.
     """
 
     folder: RunFolder
@@ -241,4 +241,5 @@ class _Part(beam.DoFn):
     def _is_finished(self, file: ImageFile, row: ManifestRow) -> bool:
         if row.output is None or row.bytes_in != file.bytes_in or (file.steps_aside and row.output == file.key):
             return False
-        return files.size(self._folder.image(row.output)) == row.bytes_out
+        result = files.status(self._folder.image(row.output))
+        return result is not None and result.size == row.bytes_out and result.modified >= file.modified

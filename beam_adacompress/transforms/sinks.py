@@ -36,6 +36,9 @@ FLUSH_IMAGES = 64
 FLUSH_BYTES = 16 * 1024 * 1024
 FLUSH_SECONDS = 1.0
 
+# Why an image is kept whose result would need another extension: that name is too long, or a folder's.
+NAME_NOT_FREE = "name-not-free"
+
 # Errors that every further image would meet as well.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
@@ -57,20 +60,22 @@ class Fragment(NamedTuple):
 
 def compressed_outcome(row: Any) -> Outcome:
     """Of a row with the fields of SourceImage and CompressedImage."""
-    output = naming.output_name(row.key, row.renamed or row.steps_aside)
-    kept = row.status == KEPT
+    unnameable = row.renamed and not row.may_rename
+    output = naming.output_name(row.key, (row.renamed and not unnameable) or row.steps_aside)
+    kept = unnameable or row.status == KEPT
+    data = row.data if kept else row.compressed
     described = ManifestRow(
         key=row.key,
-        status=row.status,
-        reason=row.reason,
+        status=KEPT if kept else row.status,
+        reason=NAME_NOT_FREE if unnameable else row.reason,
         output=output,
         quality=row.choice.quality,
         tables=row.choice.tables,
-        subsampling=row.subsampling,
+        subsampling=None if kept else row.subsampling,
         width=row.width,
         height=row.height,
         bytes_in=row.bytes_in,
-        bytes_out=len(row.compressed),
+        bytes_out=len(data),
         sha256_in=row.sha256_in,
         sha256_out=row.sha256_in if kept else hashlib.sha256(row.compressed).hexdigest(),
         policy_version=row.choice.policy_version,
@@ -79,7 +84,8 @@ def compressed_outcome(row: Any) -> Outcome:
         error=None,
         seconds=round(row.seconds, 6),
     )
-    return Outcome(row.shard, described, row.compressed, row.media_type)
+    media_type = "application/octet-stream" if unnameable else row.media_type
+    return Outcome(row.shard, described, data, media_type)
 
 
 def failed_outcome(row: Any) -> Outcome:

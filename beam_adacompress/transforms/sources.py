@@ -32,7 +32,9 @@ class ImageFile(NamedTuple):
     key: str  # path relative to the input, '/'-separated
     path: str
     bytes_in: int  # as listed
-    steps_aside: bool  # another input may be renamed to this name, see naming.taken_names
+    modified: float  # seconds since the epoch, as listed
+    steps_aside: bool  # another input may be renamed to this name, see naming.plan
+    may_rename: bool  # `.jpg` may be appended to its name
     shard: int  # part of the manifest; parts are contiguous in key order
 
 
@@ -43,6 +45,7 @@ class SourceImage(NamedTuple):
     data: bytes
     bytes_in: int
     steps_aside: bool
+    may_rename: bool
     shard: int
     sha256_in: str  # hex
 
@@ -52,7 +55,6 @@ class LocatedFailure(NamedTuple):
 
     key: str
     bytes_in: int
-    steps_aside: bool
     shard: int
     sha256_in: Optional[str]
     stage: str
@@ -92,8 +94,8 @@ class _List(beam.DoFn):
         pattern, exclude = element
         root = input_root(pattern)
         found = sorted(find_images(pattern, exclude), key=lambda file: _slashes(file.path))
-        keys = naming.taken_names(_key(file.path, root) for file in found)
-        for index, (file, (key, steps_aside)) in enumerate(zip(found, keys)):
+        names = naming.plan([_key(file.path, root) for file in found])
+        for index, (file, (key, steps_aside, may_rename)) in enumerate(zip(found, names)):
             shard = index // SHARD_SIZE
             try:
                 naming.check_key(key)
@@ -102,11 +104,11 @@ class _List(beam.DoFn):
                 yield beam.pvalue.TaggedOutput(
                     FAILURES,
                     LocatedFailure(
-                        readable, file.size, steps_aside, shard, None, "ListImages", error.reason, error.message
+                        readable, file.size, shard, None, "ListImages", error.reason, error.message
                     ),
                 )
             else:
-                yield ImageFile(key, file.path, file.size, steps_aside, shard)
+                yield ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
 
 
 @dataclasses.dataclass
@@ -178,11 +180,8 @@ def find_images(pattern: str, exclude: Optional[str] = None) -> Iterator[files.F
     Raises:
       AdaCompressError: they cannot be listed.
     """
-    inside = None if exclude is None else files.join(exclude, "")
     try:
-        for file in files.find(pattern):
-            if inside is None or not file.path.startswith(inside):
-                yield file
+        yield from files.find(pattern, exclude)
     except OSError as error:
         raise AdaCompressError(f"cannot list the input {pattern}: {error.strerror or error}") from error
 
@@ -240,7 +239,6 @@ class _Read(beam.DoFn):
                 LocatedFailure(
                     file.key,
                     file.bytes_in,
-                    file.steps_aside,
                     file.shard,
                     None,
                     "ReadImages",
@@ -250,7 +248,8 @@ class _Read(beam.DoFn):
             )
             return
         self._metrics.gave(len(data))
-        yield SourceImage(file.key, data, len(data), file.steps_aside, file.shard, hashlib.sha256(data).hexdigest())
+        digest = hashlib.sha256(data).hexdigest()
+        yield SourceImage(file.key, data, len(data), file.steps_aside, file.may_rename, file.shard, digest)
 
     def _read(self, file: ImageFile) -> bytes:
         if file.bytes_in > self._max_bytes:
