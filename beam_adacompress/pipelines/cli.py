@@ -7,7 +7,6 @@ Exit status: 0 done, 1 the job failed, 2 wrong usage, 3 more failed images than 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import re
 import sys
@@ -55,11 +54,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    if not debug:
-        local.quiet_logs()
+    if debug:
+        local.show_logs()
     else:
-        logging.basicConfig(level=logging.INFO)
-        os.environ.pop(local.QUIET_VARIABLE, None)
+        local.quiet_logs()
     try:
         return _dispatch(arguments)
     except KeyboardInterrupt:

@@ -64,3 +64,9 @@ def quiet_logs() -> None:
     warnings.filterwarnings("ignore", module="PIL")  # what matters of it is in the manifest
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)
+
+
+def show_logs() -> None:
+    """Shows all that Beam and its workers have to say."""
+    os.environ.pop(QUIET_VARIABLE, None)
+    logging.basicConfig(level=logging.INFO)
