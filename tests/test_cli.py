@@ -15,6 +15,10 @@ from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import __version__
 
 
+# Without what libraries have to say about old Pythons.
+QUIET = {**os.environ, "PYTHONWARNINGS": "ignore"}
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert f"beam-adacompress {__version__}, apache-beam 2." in capsys.readouterr().out
@@ -91,7 +95,9 @@ def test_workers_keep_their_tracebacks_to_themselves(tmp_path):
         "sinks._write_part = sinks.summary.quantile; sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(output), "--direct_num_workers=2"]
-    done = subprocess.run([sys.executable, "-c", code, "compress", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compress", *arguments], capture_output=True, text=True, env=QUIET
+    )
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("adacompress: the job failed: ")
@@ -123,7 +129,7 @@ def test_as_a_process(tmp_path):
         [sys.executable, "-m", "beam_adacompress", "compress", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},  # of libraries, about old Pythons
+        env=QUIET,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 1 images compressed, 0 kept, 0 failed" in done.stdout
