@@ -14,7 +14,6 @@ from beam_adacompress.pipelines import cli, compress, local, progress
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import __version__
 
-
 # Without what libraries have to say about old Pythons.
 QUIET = {**os.environ, "PYTHONWARNINGS": "ignore"}
 
