@@ -136,7 +136,7 @@ def _upright(exif: bytes) -> bytes:
             if struct.unpack_from(f"{order}H", exif, entry) == (0x0112,):
                 return exif[: entry + 8] + struct.pack(f"{order}H", 1) + exif[entry + 10 :]
     except struct.error:
-        pass  # too short for what it announces: readers will not find an orientation in it either
+        return exif  # too short for what it announces: readers will not find an orientation in it either
     return exif
 
 

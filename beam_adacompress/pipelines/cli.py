@@ -20,6 +20,8 @@ from beam_adacompress.version import versions
 
 
 class Command(NamedTuple):
+    """One command: the module that runs it, and a line of help."""
+
     module: str
     help: str
 

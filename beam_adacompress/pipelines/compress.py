@@ -1,8 +1,8 @@
 """`adacompress compress`: shrink a folder or bucket of images.
 
-    ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest ─▶ FinishRun
-                            │                └──────────────┴───── failures ────────▶┘
-                            └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘
+ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest
+                        │                └──────────────┴───── failures ────────▶┘
+                        └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘                 └▶ FinishRun
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from beam_adacompress.transforms.sources import (
 from beam_adacompress.version import versions
 
 TOO_MANY_FAILURES = 3  # exit status
+
 
 @dataclasses.dataclass(frozen=True)
 class CompressJob:
@@ -193,9 +194,7 @@ def compress(
     read = todo | "ReadImages" >> ReadImages(job.max_bytes)
     chosen = read.images | "ChooseQuality" >> job.choose_quality()
     compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
-    fragments.append(
-        compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome)
-    )
+    fragments.append(compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome))
     for stage, failures in (("List", listed), ("Read", read), ("Choose", chosen), ("Compress", compressed)):
         fragments.append(
             failures.failures | f"Commit{stage}Failures" >> sinks.CommitRows(folder, attempt, sinks.failed_outcome)
@@ -297,11 +296,11 @@ def _conclude(job: CompressJob, folder: RunFolder) -> int:
     print(f"report: {folder.report}")
     share = images["failed"] / images["total"]
     if job.max_failures is not None and share > job.max_failures:
-        raise TooManyFailures(f"{share:.2%} of the images failed, more than --max-failures {job.max_failures}")
+        raise TooManyFailuresError(f"{share:.2%} of the images failed, more than --max-failures {job.max_failures}")
     return 0
 
 
-class TooManyFailures(AdaCompressError):
+class TooManyFailuresError(AdaCompressError):
     """The job is done, but more images failed than the caller allows."""
 
     exit_status = TOO_MANY_FAILURES

@@ -1,6 +1,6 @@
 """A worker process of a local run: Beam's own, but it ends with its command, and ends at once.
 
-    python -m beam_adacompress.pipelines.local_worker
+python -m beam_adacompress.pipelines.local_worker
 """
 
 from __future__ import annotations

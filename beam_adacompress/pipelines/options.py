@@ -52,7 +52,9 @@ def check_beam_options(rest: Sequence[str], ours: argparse.ArgumentParser) -> No
     names = [*ours._option_string_actions, *known._option_string_actions]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"see {ours.prog} --help"
-    raise UsageError(f"unknown option {name}: {hint}" if name.startswith("-") else f"unexpected argument {name}: {hint}")
+    raise UsageError(
+        f"unknown option {name}: {hint}" if name.startswith("-") else f"unexpected argument {name}: {hint}"
+    )
 
 
 def _option_classes(base: type[Any]) -> list[type[Any]]:

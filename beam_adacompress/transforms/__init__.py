@@ -5,7 +5,7 @@ import logging
 # Without its `gcp` extra Beam warns while it is imported, in a way that makes the root logger print everything.
 _silent = logging.NullHandler()
 logging.getLogger().addHandler(_silent)
-from apache_beam import coders  # noqa: E402
+from apache_beam import coders
 
 logging.getLogger().removeHandler(_silent)
 
@@ -15,7 +15,14 @@ from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
 from beam_adacompress.transforms.sinks import CommitRows, FinishRun, Fragment, MergeManifest
-from beam_adacompress.transforms.sources import ImageFile, ListImages, LocatedFailure, ReadImages, SourceImage, SpreadImages
+from beam_adacompress.transforms.sources import (
+    ImageFile,
+    ListImages,
+    LocatedFailure,
+    ReadImages,
+    SourceImage,
+    SpreadImages,
+)
 
 for _row in (
     records.Choice,

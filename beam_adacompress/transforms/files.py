@@ -24,22 +24,27 @@ _WILDCARDS = "*?["
 
 
 class FoundFile(NamedTuple):
+    """A file, as its filesystem lists it."""
+
     path: str
     size: int  # bytes
     modified: float  # seconds since the epoch
 
 
 def is_local(path: str) -> bool:
+    """Whether a path is on a disk of this machine, as opposed to `gs://...`."""
     return FileSystems.get_scheme(path) is None
 
 
 def join(root: str, *parts: str) -> str:
+    """A path below a folder; with an empty part, the folder with its separator."""
     if is_local(root):
         return os.path.join(root, *parts)
     return posixpath.join(root.rstrip("/"), *parts)
 
 
 def has_wildcard(path: str) -> bool:
+    """Whether a path is a glob."""
     return any(character in path for character in _WILDCARDS)
 
 

@@ -46,9 +46,8 @@ def failure_shape(fields: rows.Fields, transform: str) -> tuple[rows.Shape, Any]
 
 
 def failure(shape: rows.Shape, row: Any, stage: str, error: ImageError) -> Any:
-    return beam.pvalue.TaggedOutput(
-        FAILURES, shape.make(row, stage=stage, reason=error.reason, error=error.message)
-    )
+    """The failure row of an image, for the second output."""
+    return beam.pvalue.TaggedOutput(FAILURES, shape.make(row, stage=stage, reason=error.reason, error=error.message))
 
 
 def in_global_window(value: Any) -> WindowedValue:

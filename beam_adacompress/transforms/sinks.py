@@ -1,6 +1,6 @@
 """From results to a run folder: images with their rows, the manifest, the summary and the report.
 
-    images, failures ─▶ CommitRows ─▶ Fragment (a file name) ─▶ shuffle by shard ─▶ MergeManifest ─▶ RunStats ─▶ FinishRun
+    images, failures ─▶ CommitRows ─▶ Fragment (a name) ─▶ shuffle by shard ─▶ MergeManifest ─▶ RunStats ─▶ FinishRun
 
 Rows never cross a shuffle either: they are written to small files beside their images, and the names of those
 files are gathered per part of the manifest. Each image is written under its final name in one step.
@@ -41,6 +41,7 @@ NAME_NOT_FREE = "name-not-free"
 
 # Errors that every further image would meet as well.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
 
 class Outcome(NamedTuple):
     """What became of one image, with the bytes to write for it."""
@@ -225,7 +226,8 @@ class MergeManifest(beam.PTransform):
             fragments
             | "ByShard" >> beam.Map(tuple).with_output_types(tuple[int, str])
             | "Gather" >> beam.GroupByKey()
-            | "WritePart" >> beam.MapTuple(functools.partial(_write_part, self.folder, self.seed)).with_output_types(RunStats)
+            | "WritePart"
+            >> beam.MapTuple(functools.partial(_write_part, self.folder, self.seed)).with_output_types(RunStats)
             | "Count" >> beam.CombineGlobally(_MergeStats(self.seed)).without_defaults()
         )
 

@@ -103,9 +103,7 @@ class _List(beam.DoFn):
                 readable = key.encode("utf-8", "backslashreplace").decode()
                 yield beam.pvalue.TaggedOutput(
                     FAILURES,
-                    LocatedFailure(
-                        readable, file.size, shard, None, "ListImages", error.reason, error.message
-                    ),
+                    LocatedFailure(readable, file.size, shard, None, "ListImages", error.reason, error.message),
                 )
             else:
                 yield ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
