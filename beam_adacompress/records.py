@@ -5,11 +5,16 @@ schema'd rows in every pipeline that uses the transforms. Beam reads the annotat
 modules that define such rows do without `from __future__ import annotations`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 COMPRESSED = "compressed"
 KEPT = "kept"
 FAILED = "failed"
+
+SCORED = "scored"
+NO_REFERENCE = "no-reference"
+SKIPPED = "skipped"
 
 
 class EncodedImage(NamedTuple):
@@ -61,3 +66,43 @@ class ImageFailure(NamedTuple):
     stage: str  # the transform's name
     reason: str  # see errors.ImageError
     error: str  # one sentence for a person
+
+
+class Label(NamedTuple):
+    """One thing that a backend sees in an image."""
+
+    name: str
+    score: float  # 0..1, as the backend states it
+
+
+class Score(NamedTuple):
+    """What a backend's answers for an image and for its compressed form say about the choice."""
+
+    key: str
+    choice: Choice
+    features: Sequence[float]  # what the policy saw of the image; empty where it looked at nothing
+    propensity: float  # probability with which the policy took the action, (0, 1]
+    sampling_probability: float  # probability with which the image was scored, (0, 1]
+    status: str  # `scored`; `no-reference`: no label for the reference; `skipped`: none for the compressed image
+    reference_labels: Sequence[Label]  # ranked, best first
+    compressed_labels: Sequence[Label]
+    agreement: Optional[int]  # 1 if the best reference label is among the best compressed ones; None unless scored
+    strict_agreement: Optional[int]  # 1 if it is the best compressed one
+    size_ratio: float  # compressed bytes / reference bytes
+    reward: Optional[float]  # agreement - size ratio
+    backend: str
+    backend_version: str
+    latency: Optional[float]  # seconds that the answer for the compressed image took; None from the cache
+    cost: float  # USD for the calls of this row
+    time: float  # of scoring, seconds since the epoch
+
+
+class Usage(NamedTuple):
+    """What scoring one image took, whatever came of it."""
+
+    key: str
+    calls: int  # images sent to the backend, repeated ones too
+    retries: int  # of those, the repeated ones
+    cache_hits: int  # answers that the cache or another image of the bundle gave
+    throttled: float  # seconds that calls waited for their turn
+    cost: float  # USD

@@ -1,0 +1,82 @@
+"""Backends by name: `google-vision`, `litert:model.tflite?labels=labels.txt`, `record:replies.jsonl+baidu`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from collections.abc import Mapping
+from typing import Any, Union
+from urllib.parse import parse_qsl
+
+from beam_adacompress.backends.contract import Backend
+
+# A new backend is one file and one line here.
+BACKENDS: Mapping[str, str] = {
+    "google-vision": "beam_adacompress.backends.google_vision:GoogleVision",
+    "rekognition": "beam_adacompress.backends.rekognition:Rekognition",
+    "facepp": "beam_adacompress.backends.facepp:FacePlusPlus",
+    "baidu": "beam_adacompress.backends.baidu:Baidu",
+    "litert": "beam_adacompress.backends.litert:LiteRT",
+    "keras": "beam_adacompress.backends.keras:Keras",
+    "replay": "beam_adacompress.backends.replay:Replay",
+    "record": "beam_adacompress.backends.replay:Record",
+}
+RESERVED: Mapping[str, str] = {"dct": "for networks that read DCT coefficients, which this release does not have"}
+
+
+def backend(uri: str) -> Backend:
+    """The backend that a URI names; nothing is opened or connected.
+
+    Args:
+      uri: `NAME`, `NAME:PATH`, either with `?parameter=value&parameter=value`.
+
+    Raises:
+      ValueError: the name, a parameter or its value is not known; the message lists what is.
+    """
+    name, has_path, path = uri.partition(":")
+    if not has_path:
+        name, _, query = name.partition("?")
+    else:
+        path, _, query = path.partition("?") if name != "record" else (path, "", "")
+    if name in RESERVED:
+        raise ValueError(f"backend {uri!r}: {name} is reserved {RESERVED[name]}")
+    if name not in BACKENDS:
+        raise ValueError(f"backend {uri!r}: unknown name {name!r}; known: {', '.join(sorted(BACKENDS))}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    made: type[Backend] = getattr(importlib.import_module(module), attribute)
+    if made.takes_path != bool(path):
+        raise ValueError(
+            f"backend {uri!r}: {name} takes {'a path, as in ' + name + ':PATH' if made.takes_path else 'no path'}"
+        )
+    given = _parameters(uri, query, _fields(made))
+    return made(path, **given) if path else made(**given)
+
+
+def _fields(made: type[Backend]) -> dict[str, Any]:
+    """The parameters that a URI may give, with their types."""
+    hints = typing.get_type_hints(made)
+    fields = [field.name for field in dataclasses.fields(made)]
+    return {name: hints[name] for name in (fields[1:] if made.takes_path else fields)}
+
+
+def _parameters(uri: str, query: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+        if name not in known:
+            raise ValueError(f"backend {uri!r}: unknown parameter {name!r}; known: {', '.join(known) or 'none'}")
+        try:
+            found[name] = _value(text, known[name])
+        except ValueError as error:
+            raise ValueError(f"backend {uri!r}: {name}={text} is no {known[name]}") from error
+    return found
+
+
+def _value(text: str, kind: Any) -> Any:
+    if typing.get_origin(kind) is Union:  # Optional
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise ValueError(text)
+        return text == "true"
+    return kind(text)
