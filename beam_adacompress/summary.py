@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import COMPRESSED, FAILED, KEPT
+from beam_adacompress.sampling import draw
 
 VERSION = 1
 
@@ -59,7 +59,7 @@ class RunStats:
             self.ratios[round(row.size_ratio * _RATIO_STEPS)] += 1
         else:
             self.bytes_failed += row.bytes_in or 0
-        at_random = self._draw(row.key)
+        at_random = draw(row.key, f"examples {self.seed}")
         if row.status == COMPRESSED:
             assert row.quality is not None, row
             self.qualities[row.quality] += 1
@@ -92,11 +92,6 @@ class RunStats:
     def shown(self, kind: str) -> list[ManifestRow]:
         """The examples of a kind, best first."""
         return [row for _, _, row in self.examples[kind]]
-
-    def _draw(self, key: str) -> float:
-        """A number in [0, 1) that depends on the seed and the key alone."""
-        digest = hashlib.blake2b(key.encode(), digest_size=8, salt=self.seed.to_bytes(8, "big")).digest()
-        return int.from_bytes(digest, "big") / 2**64
 
     def _offer(self, kind: str, rank: float, row: ManifestRow) -> None:
         examples = self.examples[kind]

@@ -18,10 +18,11 @@ BAD_IMAGE = "bad-image"  # the backend cannot read this image
 TOO_LARGE = "too-large-for-backend"
 REFUSED = "refused"  # the request is not accepted for another reason
 NOT_RECORDED = "not-recorded"  # replay: the file has no reply for this image and quality
-# The next two concern every further call as well.
+# The next three concern every further call as well.
 QUOTA = "quota"  # used up for longer than a job waits: the day's, the month's, the account's
 CREDENTIALS = "credentials"  # missing, wrong or without permission
 BUDGET = "budget-spent"  # max_calls or max_cost: the call was not made
+DEFECT = "backend-defect"  # the backend's code raised something that is no BackendError
 
 _WORTH_ANOTHER_TRY = {THROTTLED, UNAVAILABLE, TIMEOUT, BAD_ANSWER}
 

@@ -14,6 +14,7 @@ from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
+from beam_adacompress.transforms.score import ScoresAndFailures, ScoreWithBackend
 from beam_adacompress.transforms.sinks import CommitRows, FinishRun, Fragment, MergeManifest
 from beam_adacompress.transforms.sources import (
     ImageFile,
@@ -30,6 +31,9 @@ for _row in (
     records.ChosenImage,
     records.CompressedImage,
     records.ImageFailure,
+    records.Label,
+    records.Score,
+    records.Usage,
     ImageFile,
     SourceImage,
     LocatedFailure,
@@ -48,6 +52,8 @@ __all__ = [
     "MergeManifest",
     "ReadImages",
     "RunFolder",
+    "ScoreWithBackend",
+    "ScoresAndFailures",
     "SkipFinished",
     "SpreadImages",
 ]

@@ -7,13 +7,14 @@ operating system's errors; here bytes are bytes, a file is whole under its name 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import posixpath
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Optional
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
@@ -95,6 +96,38 @@ def write(path: str, data: bytes, scratch: str, media_type: str = "application/o
             FileSystems.rename([target], [path])
 
 
+def can_create(path: str) -> bool:
+    """Whether `create` works for a path."""
+    return is_local(path) or FileSystems.get_scheme(path) == "gs"
+
+
+def create(path: str, data: bytes, scratch: str) -> bool:
+    """Writes a whole file if there is none yet; of several writers at once one succeeds.
+
+    Args:
+      path, data, scratch: as for `write`.
+
+    Returns:
+      Whether this writer succeeded; if not, another's file is there.
+
+    Raises:
+      OSError: as `write`, or this filesystem cannot (see `can_create`).
+    """
+    if is_local(path):
+        return _create_locally(path, data, scratch)
+    if not can_create(path):
+        raise OSError(f"{path}: only local disks and gs:// can create a file for one of several writers")
+    from google.api_core.exceptions import PreconditionFailed
+
+    bucket, _, name = path[len("gs://") :].partition("/")
+    with _oserrors():
+        try:
+            _storage_client().bucket(bucket).blob(name).upload_from_string(data, if_generation_match=0)
+        except PreconditionFailed:
+            return False
+    return True
+
+
 def status(path: str) -> Optional[FoundFile]:
     """Size and time of a file; None where there is none."""
     if is_local(path):
@@ -169,6 +202,14 @@ def delete(paths: Iterable[str]) -> None:
                 FileSystems.delete([found.path for found in listing(path)] or [path])
 
 
+@functools.lru_cache(maxsize=1)
+def _storage_client() -> Any:
+    """Beam's own client, with the credentials that its filesystem uses."""
+    from apache_beam.io.gcp.gcsio import GcsIO
+
+    return GcsIO(pipeline_options=FileSystems._pipeline_options).client
+
+
 @contextlib.contextmanager
 def _oserrors() -> Iterator[None]:
     """Every store's client has errors of its own."""
@@ -184,18 +225,37 @@ def _oserrors() -> Iterator[None]:
 
 
 def _write_locally(path: str, data: bytes, scratch: str) -> None:
+    with _aside(data, scratch) as aside:
+        _with_folder(path, lambda: os.replace(aside, path))
+
+
+def _create_locally(path: str, data: bytes, scratch: str) -> bool:
+    with _aside(data, scratch) as aside:
+        try:
+            _with_folder(path, lambda: os.link(aside, path))
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _aside(data: bytes, scratch: str) -> Iterator[str]:
+    """A whole file under a name of its own, which is gone afterwards."""
     aside = os.path.join(scratch, uuid.uuid4().hex)
     try:
         _write_with_folder(aside, data)
-        try:
-            os.replace(aside, path)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            os.replace(aside, path)
-    except BaseException:
+        yield aside
+    finally:
         with contextlib.suppress(OSError):
             os.remove(aside)
-        raise
+
+
+def _with_folder(path: str, put: Callable[[], None]) -> None:
+    try:
+        put()
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        put()
 
 
 def _write_with_folder(path: str, data: bytes) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any, NamedTuple, Union
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import IOTypeHints
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_adacompress.backends import BackendError
 from beam_adacompress.errors import ImageError
 from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import rows
@@ -39,15 +41,22 @@ class ImagesAndFailures(NamedTuple):
     failures: beam.PCollection[Any]  # ImageFailure, or a row with its fields and the input's other ones
 
 
-def failure_shape(fields: rows.Fields, transform: str) -> tuple[rows.Shape, Any]:
-    """Failure rows carry the input's fields except the image itself and what had been decided about it."""
-    dropped = tuple(name for name in ("data", "choice") if name in fields)
+def failure_shape(
+    fields: rows.Fields, transform: str, ours: Collection[str] = ("data", "choice")
+) -> tuple[rows.Shape, Any]:
+    """Failure rows carry the input's fields except ours: the image itself and what had been decided about it."""
+    dropped = tuple(name for name in ours if name in fields)
     return rows.shape(fields, transform, _FAILURE_FIELDS, ImageFailure, dropped)
 
 
 def failure(shape: rows.Shape, row: Any, stage: str, error: ImageError) -> Any:
     """The failure row of an image, for the second output."""
-    return beam.pvalue.TaggedOutput(FAILURES, shape.make(row, stage=stage, reason=error.reason, error=error.message))
+    return beam.pvalue.TaggedOutput(FAILURES, failure_row(shape, row, stage, error))
+
+
+def failure_row(shape: rows.Shape, row: Any, stage: str, error: Union[ImageError, BackendError]) -> Any:
+    """The failure row of an image."""
+    return shape.make(row, stage=stage, reason=error.reason, error=error.message)
 
 
 def in_global_window(value: Any) -> WindowedValue:

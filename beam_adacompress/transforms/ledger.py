@@ -1,0 +1,154 @@
+"""The calls of a job, counted and paced across all of its workers.
+
+A ledger is a folder that all workers share. Each claim of calls is one file in it, numbered, created by exactly one
+worker, and never changed:
+
+    000000000000.json  {"calls": 16, "total": 16, "start": 0.00, ...}
+    000000000001.json  {"calls": 4,  "total": 20, "start": 0.32, ...}
+
+What a claim may hold follows from the one before it: `total` never exceeds the job's limit, and `start` is not
+before the claim before it has had its time at the job's rate. Two workers that write the same number at once cannot
+both succeed; the other reads what is there and tries the next number. So the limits hold over the whole job,
+whatever the number of workers, and however often a worker is killed or a bundle tried again: a call is claimed
+before it is made, and a claim that was never used is lost, not made again. Workers' clocks have to agree (cloud
+machines' do, to milliseconds); a budget needs no clock.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from typing import Optional
+
+from beam_adacompress.backends.client import Grant
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.transforms import files
+
+VERSION = 1
+
+# Where a claim takes a request over the network, a worker claims what it needs for so many seconds.
+_AHEAD_SECONDS = 1.0
+_AHEAD_CALLS = 64
+
+
+class Ledger:
+    """Hands out calls within a limit and at a rate; thread-safe. One in each worker process, on one folder.
+
+    Args:
+      folder: shared by all workers of the job, and by no other job.
+      max_calls: of the job; None for no limit.
+      calls_per_second: of the job; None for no limit.
+
+    Raises:
+      AdaCompressError: the folder's filesystem cannot hold a ledger.
+    """
+
+    def __init__(self, folder: str, max_calls: Optional[int], calls_per_second: Optional[float]) -> None:
+        check(folder)
+        self._folder = folder
+        self._max_calls = math.inf if max_calls is None else max_calls
+        self._seconds_per_call = 0.0 if calls_per_second is None else 1 / calls_per_second
+        remote = not files.is_local(folder)
+        self._most_ahead = min(_AHEAD_CALLS, int(_AHEAD_SECONDS * (calls_per_second or math.inf))) if remote else 0
+        self._lock = threading.Lock()
+        # Guarded by _lock: the last claim known, of any worker, and what is left of this worker's own.
+        self._number: Optional[int] = None
+        self._total = 0
+        self._free_at = 0.0  # when the last claim has had its time
+        self._left = 0
+        self._next = 0.0
+
+    def claim(self, calls: int, ahead: int) -> Grant:
+        """Claims calls, all of which may be made at the time of the grant.
+
+        Args:
+          calls: how many.
+          ahead: how many more will be claimed soon.
+
+        Raises:
+          AdaCompressError: the folder cannot be read or written.
+        """
+        with self._lock:
+            try:
+                while self._left < calls and self._write_next(calls - self._left, ahead):
+                    pass
+            except OSError as error:
+                raise AdaCompressError(
+                    f"the ledger {self._folder} cannot be kept: {error.strerror or error}; no call is made without it"
+                ) from error
+            granted = min(calls, self._left)
+            # A claim that comes late does not make up for the time lost, or the rate would be exceeded.
+            start = max(self._next, time.time())
+            self._left -= granted
+            self._next = start + granted * self._seconds_per_call
+            return Grant(granted, start)
+
+    def _write_next(self, calls: int, ahead: int) -> bool:
+        """Claims for this worker; False where nothing is left to claim."""
+        self._catch_up()
+        assert self._number is not None
+        wanted = min(calls + min(ahead, self._most_ahead), self._max_calls - self._total)
+        if wanted <= 0:
+            return False
+        start = max(time.time(), self._free_at)
+        end = start + wanted * self._seconds_per_call
+        total = self._total + int(wanted)
+        content = {
+            "format": "adacompress.ledger",
+            "format_version": VERSION,
+            "calls": int(wanted),
+            "total": total,
+            "start": start,
+            "end": end,
+        }
+        if files.create(
+            self._path(self._number + 1), json.dumps(content).encode(), files.join(self._folder, "scratch")
+        ):
+            self._number, self._total, self._free_at = self._number + 1, total, end
+            self._left += int(wanted)
+            self._next = max(self._next, start)
+        return True  # or another worker was first, and the next try starts behind it
+
+    def _catch_up(self) -> None:
+        """Reads the claims of other workers that came after the last one known."""
+        if self._number is None:
+            found = [file.path for file in files.listing(self._folder) if file.path.endswith(".json")]
+            numbers = [int(path[-len("000000000000.json") : -len(".json")]) for path in found]
+            self._number = max(numbers, default=-1)
+            if found:
+                self._read(self._number)
+        while files.status(self._path(self._number + 1)) is not None:
+            self._number += 1
+            self._read(self._number)
+
+    def _read(self, number: int) -> None:
+        path = self._path(number)
+        try:
+            content = json.loads(files.read(path))
+            version = content["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdaCompressError(f"{path} is no claim of a ledger ({error}): no call is made without it") from error
+        if version != VERSION:
+            raise AdaCompressError(
+                f"{path} has ledger version {version}, and this is adacompress for version {VERSION}: "
+                "use one release on all workers of a job"
+            )
+        self._total, self._free_at = content["total"], content["end"]
+
+    def _path(self, number: int) -> str:
+        return files.join(self._folder, f"{number:012d}.json")
+
+
+def check(folder: str) -> None:
+    """Checks that a folder can hold a ledger.
+
+    Raises:
+      AdaCompressError: its filesystem cannot create a file for one of several writers.
+    """
+    if not files.can_create(folder):
+        raise AdaCompressError(
+            f"limits of calls, cost and rate are kept in files below {folder}, and only local disks and gs:// can "
+            "create a file for just one of several workers: give a cache there"
+        )

@@ -1,0 +1,315 @@
+"""ScoreWithBackend: what a backend says of a sample of the images, before and after.
+
+    CompressedImage ─▶ sampled? ─▶ ask for the reference ─▶ ask for the compressed image ─▶ Score
+                                            └────────── BackendError ──────────────────────▶ failure row
+
+A row holds both images, so nothing is joined and no image crosses a shuffle. Rows wait for their answers side by
+side; each leaves with the timestamp and in the window that it came in.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Optional, Union
+
+import apache_beam as beam
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_adacompress import reward
+from beam_adacompress.backends import Backend, BackendError, Query, contract
+from beam_adacompress.backends import backend as backend_of
+from beam_adacompress.backends.client import Answered, Client, Manners
+from beam_adacompress.backends.pairs import PairAnswered, ask_pair
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.records import Choice, CompressedImage, Score, Usage
+from beam_adacompress.sampling import Sampler
+from beam_adacompress.transforms import files, rows
+from beam_adacompress.transforms.ledger import Ledger
+from beam_adacompress.transforms.ledger import check as check_ledger
+from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
+from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs, failure_row, failure_shape
+from beam_adacompress.transforms.replies import ReplyCache
+
+USAGE = "usage"
+
+_STAGE = "ScoreWithBackend"
+_NEEDED = {"key": str, "data": bytes, "choice": Choice, "compressed": bytes}
+_ADDED: rows.Fields = {name: kind for name, kind in Score.__annotations__.items() if name not in ("key", "choice")}
+_OURS = [name for name in (*CompressedImage._fields, "features", "sampling_probability") if name != "key"]
+
+_BYTES_UNDER_WAY = 64 * 1024 * 1024
+
+
+class ScoresAndFailures(NamedTuple):
+    """What ScoreWithBackend returns."""
+
+    scores: beam.PCollection[Any]  # Score, or a row with its fields and the input's other ones
+    failures: beam.PCollection[Any]  # ImageFailure, likewise
+    usage: beam.PCollection[Usage]  # one row for each sampled image, failed ones too
+
+
+@dataclasses.dataclass
+class ScoreWithBackend(SeveralOutputs):
+    """Asks a backend what it sees in a sample of the images, before and after compression.
+
+    Takes rows with `key: str`, `data: bytes` (the reference), `choice: Choice` and `compressed: bytes`, as
+    `CompressJPEG` gives them; gives `Score` rows for the sampled ones, with the input's other fields. Where the input
+    has `features`, they become the score's; where it has a `sampling_probability`, it has been sampled before, and the
+    score's is the product. `failures` holds `ImageFailure` rows for sampled images without an answer; the reasons are
+    the words in `backends.contract`. `usage` says what each sampled image took.
+
+    A call is one image sent to the backend, also if it is sent again, and also if several go in one request; it counts
+    as paid whatever its answer. Limits hold over the whole job, whatever the number of workers, through a ledger in
+    the cache's folder (see `transforms.ledger`). Images that the limits leave without a call are failures with the
+    reason `budget-spent`.
+
+    Args:
+      backend: a URI such as `google-vision` or `litert:model.tflite`, see `backends.BACKENDS`, or a Backend.
+      sample_rate: share of the images that is scored, 0..1, decided by a hash of the key.
+      min_action_share: share of the sample that each action keeps, see `sampling.Sampler`.
+      action_shares: share of the images by action, e.g. `{"annexk-35": 0.9, "annexk-75": 0.1}`, where known.
+      salt: of the hash; another salt samples other images.
+      top: labels of the compressed image among which the reference's best label has to be.
+      errors: `count` an empty answer for a compressed image as a disagreement, or `skip` it, as AdaCompress did.
+      max_calls: of the job; None for no limit.
+      max_cost: of the job, in USD; None for no limit.
+      calls_per_second: of the job, all workers together; None for no limit.
+      timeout, retries, concurrency, pause: as for `backends.client.Manners`; concurrency in each worker process.
+      cache: a folder on any filesystem that Beam knows, shared by all workers and by later jobs: answers are kept
+        there, and none is paid for twice. Limits need it.
+
+    Raises:
+      ValueError: an argument is out of range, or the backend is not known.
+      AdaCompressError: the cache's filesystem cannot keep the limits.
+    """
+
+    backend: Union[str, Backend]
+    sample_rate: float = 0.1
+    min_action_share: float = 0.02
+    action_shares: Optional[Mapping[str, float]] = None
+    salt: str = ""
+    top: int = reward.TOP
+    errors: str = reward.COUNT
+    max_calls: Optional[int] = None
+    max_cost: Optional[float] = None
+    calls_per_second: Optional[float] = None
+    timeout: float = Manners.timeout
+    retries: int = Manners.retries
+    concurrency: Optional[int] = None
+    pause: float = Manners.pause
+    cache: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._backend = backend_of(self.backend) if isinstance(self.backend, str) else self.backend
+        self._sampler = Sampler(self.sample_rate, self.min_action_share, self.action_shares, self.salt)
+        self._manners = Manners(self.timeout, self.retries, self.concurrency, self.pause)
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, got {self.top}")
+        if self.errors not in reward.ERRORS:
+            raise ValueError(f"errors must be one of {', '.join(reward.ERRORS)}, got {self.errors!r}")
+        if self.max_calls is not None and self.max_calls < 0:
+            raise ValueError(f"max_calls must be at least 0, got {self.max_calls}")
+        if self.max_cost is not None and not self.max_cost >= 0:
+            raise ValueError(f"max_cost must be at least 0 USD, got {self.max_cost}")
+        if self.calls_per_second is not None and not 0 < self.calls_per_second < math.inf:
+            raise ValueError(f"calls_per_second must be above 0, got {self.calls_per_second}")
+        limits = [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(self, name) is not None]
+        if limits and self.cache is None:
+            raise ValueError(f"{limits[0]} is kept in files that all workers share: give cache=FOLDER too")
+        if limits:
+            check_ledger(str(self.cache))
+
+    def expand(self, images: beam.PCollection[Any]) -> ScoresAndFailures:
+        fields = rows.fields_of(images, _STAGE, _NEEDED)
+        ours = tuple(name for name in _OURS if name in fields and name != "choice")
+        scored, scored_type = rows.shape(fields, _STAGE, _ADDED, Score, ours)
+        failed, failed_type = failure_shape(fields, _STAGE, _OURS)
+        # A ledger is of one job: the same transform applied again has limits of its own.
+        connection = _Connection(
+            self._backend,
+            self._manners,
+            self.cache,
+            self.max_calls,
+            self.max_cost,
+            self.calls_per_second,
+            job=uuid.uuid4().hex,
+        )
+        outputs = images | "Score" >> (
+            beam.ParDo(_Score(connection, self._sampler, self.top, self.errors, scored, failed))
+            .with_output_types(scored_type, **{FAILURES: failed_type, USAGE: Usage})
+            .with_outputs(FAILURES, USAGE, main="scores")
+        )
+        return ScoresAndFailures(outputs.scores, outputs.failures, outputs.usage)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Connection:
+    """All that a worker process needs to get at the backend; one client in each process."""
+
+    backend: Backend
+    manners: Manners
+    cache: Optional[str]
+    max_calls: Optional[int]
+    max_cost: Optional[float]
+    calls_per_second: Optional[float]
+    job: str
+    shared: Shared = dataclasses.field(default_factory=Shared)
+
+    def client(self) -> Client:
+        client: Client = self.shared.acquire(self._connect)
+        return client
+
+    def _connect(self) -> Client:
+        self.backend.open(files.read)
+        terms = self.backend.terms
+        max_calls = self.max_calls
+        if self.max_cost is not None and terms.price:
+            affordable = math.floor(self.max_cost / terms.price + 1e-9)
+            max_calls = affordable if max_calls is None else min(max_calls, affordable)
+        cache = ledger = None
+        if self.cache is not None:
+            cache = ReplyCache(self.cache, terms)
+            if max_calls is not None or self.calls_per_second is not None:
+                folder = files.join(self.cache, "ledgers", self.job)
+                ledger = Ledger(folder, max_calls, self.calls_per_second)
+        return Client(self.backend, self.manners, cache, ledger)
+
+
+class _UnderWay(NamedTuple):
+    row: Any
+    pair: Future[PairAnswered]
+    timestamp: Any
+    window: Any
+
+    @property
+    def size(self) -> int:
+        return len(self.row.data) + len(self.row.compressed)
+
+
+class _Score(beam.DoFn):
+    def __init__(
+        self,
+        connection: _Connection,
+        sampler: Sampler,
+        top: int,
+        errors: str,
+        scored: rows.Shape,
+        failed: rows.Shape,
+    ) -> None:
+        self._connection = connection
+        self._sampler = sampler
+        self._top = top
+        self._errors = errors
+        self._scored = scored
+        self._failed = failed
+        self._metrics = StageMetrics(_STAGE)
+        self._calls = CallMetrics(_STAGE)
+
+    def setup(self) -> None:
+        self._client = self._connection.client()
+
+    def start_bundle(self) -> None:
+        self._under_way: collections.deque[_UnderWay] = collections.deque()
+        self._bytes = 0
+
+    def process(
+        self,
+        row: Any,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        self._metrics.took(len(row.data))
+        if not self._sampler.samples(row.key, row.choice):
+            return
+        self._calls.sampled()
+        started = _UnderWay(row, self._ask(row), timestamp, window)
+        self._under_way.append(started)
+        self._bytes += started.size
+        while self._under_way and (
+            self._under_way[0].pair.done()
+            or len(self._under_way) > self._client.in_flight
+            or self._bytes > _BYTES_UNDER_WAY
+        ):
+            yield from self._finish_first()
+
+    def finish_bundle(self) -> Iterator[Any]:
+        while self._under_way:
+            yield from self._finish_first()
+
+    def _ask(self, row: Any) -> Future[PairAnswered]:
+        limit = self._client.terms.max_pixels
+        if limit is not None and (pixels := getattr(row, "width", 0) * getattr(row, "height", 0)) > limit:
+            name = self._client.terms.name
+            error = BackendError(
+                contract.TOO_LARGE, f"the image has {pixels} pixels, and {name} takes at most {limit}; scale it down"
+            )
+            refused: Future[PairAnswered] = Future()
+            refused.set_result(PairAnswered(Answered(error), None))
+            return refused
+        quality = None if row.compressed == row.data else row.choice.quality
+        return ask_pair(self._client, Query(row.data, row.key, None), Query(row.compressed, row.key, quality))
+
+    def _finish_first(self) -> Iterator[Any]:
+        first = self._under_way.popleft()
+        self._bytes -= first.size
+        pair = first.pair.result()
+        self._calls.throttled(self._client.take_throttled())
+        for tag, output in self._outputs(first.row, pair):
+            value = WindowedValue(output, first.timestamp, (first.window,))
+            yield value if tag is None else beam.pvalue.TaggedOutput(tag, value)
+
+    def _outputs(self, row: Any, pair: PairAnswered) -> Iterator[tuple[Optional[str], Any]]:
+        usage = self._usage(row.key, pair)
+        self._calls.used(usage)
+        yield USAGE, usage
+        reference, compressed = pair
+        last = compressed or reference
+        if isinstance(last.answer, BackendError):
+            if last.answer.reason == contract.CREDENTIALS:
+                raise AdaCompressError(last.answer.message)  # no image will be scored before that is mended
+            self._metrics.failed()
+            yield FAILURES, failure_row(self._failed, row, _STAGE, last.answer)
+            return
+        assert not isinstance(reference.answer, BackendError)
+        compressed_labels = last.answer if compressed is not None else ()
+        ratio = len(row.compressed) / len(row.data)
+        judgement = reward.judge(reference.answer, compressed_labels, ratio, self._top, self._errors)
+        self._metrics.gave(len(row.compressed))
+        yield (
+            None,
+            self._scored.make(
+                row,
+                features=list(getattr(row, "features", ())),
+                propensity=row.choice.propensity,
+                sampling_probability=self._sampler.probability(row.choice) * getattr(row, "sampling_probability", 1.0),
+                reference_labels=list(reference.answer),
+                compressed_labels=list(compressed_labels),
+                size_ratio=ratio,
+                backend=self._client.terms.name,
+                backend_version=self._client.terms.version,
+                latency=None if compressed is None else compressed.latency,
+                cost=usage.cost,
+                time=time.time(),
+                **judgement._asdict(),
+            ),
+        )
+
+    def _usage(self, key: str, pair: PairAnswered) -> Usage:
+        answered = [side for side in pair if side is not None]
+        calls = sum(side.calls for side in answered)
+        return Usage(
+            key=key,
+            calls=calls,
+            retries=sum(side.retries for side in answered),
+            cache_hits=sum(side.from_cache for side in answered),
+            throttled=sum(side.throttled for side in answered),
+            cost=calls * self._client.terms.price,
+        )
