@@ -5,19 +5,15 @@ Both carry a format version and are refused with one sentence where it is anothe
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from beam_adacompress.artefacts import Format
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.records import COMPRESSED
-
-VERSION = 1
-_VERSION_KEY = b"adacompress.manifest"
 
 
 class ManifestRow(NamedTuple):
@@ -64,8 +60,10 @@ class ManifestRow(NamedTuple):
         return self.bytes_in - self.bytes_out
 
 
-SCHEMA = pa.schema(
-    [
+FORMAT = Format(
+    "manifest",
+    version=1,
+    columns=(
         pa.field("key", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
         pa.field("reason", pa.string()),
@@ -84,20 +82,18 @@ SCHEMA = pa.schema(
         pa.field("expected_agreement", pa.float64()),
         pa.field("error", pa.string()),
         pa.field("seconds", pa.float64()),
-    ],
-    metadata={_VERSION_KEY: str(VERSION).encode()},
+    ),
 )
 
 
 def to_table(rows: Iterable[ManifestRow]) -> pa.Table:
     """The rows as columns, which take a tenth of the memory."""
-    columns = list(zip(*rows)) or [() for _ in SCHEMA]
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, SCHEMA)], schema=SCHEMA)
+    return FORMAT.table(rows)
 
 
 def merge(tables: Iterable[pa.Table]) -> pa.Table:
     """One table in key order; of several rows for one key the last one stands."""
-    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    table = pa.concat_tables([FORMAT.schema.empty_table(), *tables])
     latest = {key: index for index, key in enumerate(table["key"].to_pylist())}
     return table.take(pa.array([latest[key] for key in sorted(latest)], pa.int64()))
 
@@ -111,9 +107,7 @@ def rows_of(table: pa.Table) -> Iterator[ManifestRow]:
 
 def to_parquet(table: pa.Table) -> bytes:
     """One part of a manifest."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    return buffer.getvalue()
+    return FORMAT.to_parquet(table)
 
 
 def from_parquet(data: bytes, name: str) -> list[ManifestRow]:
@@ -126,18 +120,12 @@ def from_parquet(data: bytes, name: str) -> list[ManifestRow]:
     Raises:
       AdaCompressError: it is no manifest, or one of an unknown version.
     """
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
-        raise AdaCompressError(f"{name} is no readable Parquet file: {error}") from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
-    _check_version(version, name)
-    return list(rows_of(table))
+    return list(rows_of(FORMAT.from_parquet(data, name)))
 
 
 def to_lines(rows: Iterable[ManifestRow]) -> bytes:
     """The rows as JSON lines below a line with the version."""
-    lines = [json.dumps({_VERSION_KEY.decode(): VERSION})]
+    lines = [json.dumps({FORMAT.key: FORMAT.version})]
     lines += [json.dumps(row, ensure_ascii=False) for row in rows]
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -150,16 +138,8 @@ def from_lines(data: bytes, name: str) -> list[ManifestRow]:
     """
     try:
         head, *rows = [json.loads(line) for line in data.decode().split("\n") if line]
-        version = head[_VERSION_KEY.decode()]
+        version = head[FORMAT.key]
     except (ValueError, KeyError, TypeError) as error:
         raise AdaCompressError(f"{name} holds no rows of a manifest: {error}") from error
-    _check_version(str(version), name)
+    FORMAT.check_version(str(version), name)
     return [ManifestRow(*row) for row in rows]
-
-
-def _check_version(version: str, name: str) -> None:
-    if version != str(VERSION):
-        raise AdaCompressError(
-            f"{name} has manifest version {version}, and this is adacompress for version {VERSION}: "
-            "use the release that wrote it, or run again with --overwrite"
-        )

@@ -44,7 +44,7 @@ FAILED = ManifestRow(
 
 
 def test_the_schema_has_the_rows_fields():
-    assert tuple(manifest.SCHEMA.names) == ManifestRow._fields
+    assert tuple(manifest.FORMAT.schema.names) == ManifestRow._fields
 
 
 def test_parquet_round_trip():

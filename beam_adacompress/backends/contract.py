@@ -111,7 +111,12 @@ class Backend(abc.ABC):
     @property
     @abc.abstractmethod
     def terms(self) -> Terms:
-        """What it states about itself. Needs no `open`, unless it is local: its model may have to be read first."""
+        """What it states about itself."""
+
+    @property
+    def terms_need_open(self) -> bool:
+        """Whether `terms` may be asked for only after `open`, since a model has to be read for them."""
+        return False
 
     def open(self, read: Callable[[str], bytes] = read_local) -> None:  # noqa: B027 (nothing to open is common)
         """Makes clients, reads models; called once in each worker process, before `label`.

@@ -44,13 +44,14 @@ def backend(uri: str) -> Backend:
     if name not in BACKENDS:
         raise ValueError(f"backend {uri!r}: unknown name {name!r}; known: {', '.join(sorted(BACKENDS))}")
     module, _, attribute = BACKENDS[name].partition(":")
-    made: type[Backend] = getattr(importlib.import_module(module), attribute)
+    made: Any = getattr(importlib.import_module(module), attribute)
     if made.takes_path != bool(path):
         raise ValueError(
             f"backend {uri!r}: {name} takes {'a path, as in ' + name + ':PATH' if made.takes_path else 'no path'}"
         )
     given = _parameters(uri, query, _fields(made))
-    return made(path, **given) if path else made(**given)
+    named: Backend = made(path, **given) if path else made(**given)
+    return named
 
 
 def _fields(made: type[Backend]) -> dict[str, Any]:

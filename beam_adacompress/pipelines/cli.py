@@ -28,6 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS: Mapping[str, Command] = {
     "compress": Command("beam_adacompress.pipelines.compress", "shrink a folder or bucket of images"),
+    "score": Command("beam_adacompress.pipelines.score", "ask a backend about a sample of what was shrunk"),
     "demo": Command("beam_adacompress.pipelines.demo", "shrink photographs that come with scikit-image and -learn"),
 }
 

@@ -3,24 +3,26 @@
 ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest
                         │                └──────────────┴───── failures ────────▶┘
                         └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘                 └▶ FinishRun
+                                                                       (--score-with) adacompress score ◀┘
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import sys
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import jpeg, report
 from beam_adacompress.errors import AdaCompressError
@@ -28,8 +30,17 @@ from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.metadata import POLICIES
 from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.pipelines import local
-from beam_adacompress.pipelines.options import Parser, UsageError, both_spellings, check_beam_options
+from beam_adacompress.pipelines.options import (
+    JobOptions,
+    UsageError,
+    absolute,
+    adder,
+    check_failures,
+    check_shared,
+    parse,
+)
 from beam_adacompress.pipelines.progress import Progress
+from beam_adacompress.pipelines.score import ScoreJob, Scoring, ScoringOptions, conclude, job_of, score
 from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
@@ -45,8 +56,6 @@ from beam_adacompress.transforms.sources import (
 )
 from beam_adacompress.version import versions
 
-TOO_MANY_FAILURES = 3  # exit status
-
 
 @dataclasses.dataclass(frozen=True)
 class CompressJob:
@@ -61,6 +70,8 @@ class CompressJob:
       overwrite: discard what an earlier run left in the output.
       max_failures: the largest share of failed images with which the job still succeeds; None for any.
       seed: of the images that the report shows.
+      score_with: a backend's URI: score a sample of the images when they are written, into OUTPUT/score.
+      scoring: how, as for ScoreJob.
 
     Raises:
       ValueError, TypeError: an option is out of range.
@@ -81,15 +92,16 @@ class CompressJob:
     overwrite: bool = False
     max_failures: Optional[float] = None
     seed: int = 0
+    score_with: Optional[str] = None
+    scoring: Scoring = dataclasses.field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
         self.choose_quality()
         self.compress_jpeg()
         ReadImages(self.max_bytes)
-        if self.max_failures is not None and not 0 <= self.max_failures <= 1:
-            raise ValueError(f"max_failures must be a share from 0 to 1, got {self.max_failures}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed must be from 0 to 2**64 - 1, got {self.seed}")
+        check_shared(self.max_failures, self.seed)
+        if self.score_with is not None:
+            self.score_job()
 
     def choose_quality(self) -> ChooseQuality:
         return ChooseQuality(self.quality, self.tables)
@@ -103,8 +115,20 @@ class CompressJob:
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
-            if name not in ("output", "overwrite", "max_failures")
+            if name not in ("output", "overwrite", "max_failures", "score_with", "scoring")
         }
+
+    def score_job(self) -> ScoreJob:
+        """What scores the images of this run."""
+        assert self.score_with is not None
+        return ScoreJob(
+            input=self.output,
+            output=files.join(self.output, "score"),
+            backend=self.score_with,
+            originals=input_root(self.input),
+            overwrite=True,
+            scoring=self.scoring,
+        )
 
 
 class CompressOptions(PipelineOptions):
@@ -112,11 +136,7 @@ class CompressOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
-        def add(name: str, **kwargs: Any) -> None:
-            parser.add_argument(*both_spellings(name), **kwargs)
-
-        add("--input", help="a folder or prefix (everything below it), a glob, or one file; gs://... works as well")
-        add("--output", help="the folder of the run: images/, manifest/, summary.json, report.html")
+        add = adder(parser)
         add("--quality", type=int, default=DEFAULT_QUALITY, help="JPEG quality of every image, 1 to 100")
         add("--tables", default=ANNEXK, help="quantisation tables: " + ", ".join(sorted(jpeg.FAMILIES)))
         add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
@@ -158,14 +178,11 @@ class CompressOptions(PipelineOptions):
             action="store_true",
             help="compress alpha (over white), 16-bit, animated and multi-picture files too (first frame)",
         )
-        add("--overwrite", action="store_true", help="discard what an earlier run left in the output")
         add(
-            "--max-failures",
-            type=float,
-            metavar="SHARE",
-            help=f"exit with status {TOO_MANY_FAILURES} if a larger share of the images failed, e.g. 0.01",
+            "--score-with",
+            metavar="BACKEND",
+            help="score a sample of the images when they are written, as adacompress score does, into OUTPUT/score",
         )
-        add("--seed", type=int, default=0, help="of the images that the report shows")
 
 
 def compress(
@@ -214,24 +231,20 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
       AdaCompressError: the job cannot run, or failed.
     """
     started = time.time()
-    parser = Parser(
-        prog="adacompress compress",
-        description="Compress a folder or bucket of images as JPEG for the machines that look at them.",
-        epilog="Every Beam pipeline option works as well, e.g. --runner=DataflowRunner --project=P --region=R.",
+    values, rest = parse(
+        "adacompress compress",
+        "Compress a folder or bucket of images as JPEG for the machines that look at them.",
+        [JobOptions, CompressOptions, ScoringOptions],
+        ["--input", "--output"],
+        sys.argv[1:] if argv is None else argv,
     )
-    CompressOptions._add_argparse_args(parser)
-    given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
-    check_beam_options(rest, parser)
-    values = vars(given)
-    for name in ("input", "output"):
-        if not values[name]:
-            raise UsageError(f"--{name} is missing; see adacompress compress --help")
-        values[name] = _absolute(values[name])
+    for name in ("input", "output", "cache"):
+        values[name] = values[name] and absolute(values[name])
     try:
-        job = CompressJob(**values)
+        job = job_of(CompressJob, values)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return execute(job, CompressOptions(rest, **values), rest, started)
+    return execute(job, PipelineOptions(rest, **values), rest, started)
 
 
 def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], started: float) -> int:
@@ -247,27 +260,22 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     resume = folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
     pipeline = beam.Pipeline(runner, options)
-    compress(pipeline, job, attempt, started, resume)
+    summary = compress(pipeline, job, attempt, started, resume)
+    score_job = None
+    if job.score_with is not None:
+        score_job = job.score_job().prepared(versions())
+        score(summary, score_job, started)
+    watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:
-        with Progress(folder, attempt, total, terminal=sys.stderr.isatty()):
-            pipeline.run().wait_until_finish()
-    else:
-        result = pipeline.run()
-        if options.view_as(GoogleCloudOptions).template_location:
-            print(f"template written to {options.view_as(GoogleCloudOptions).template_location}")
-            return 0
-        result.wait_until_finish()
-    return _conclude(job, folder)
-
-
-def _absolute(path: str) -> str:
-    """The path without links on the way, so that an input in the output is found out."""
-    if not files.is_local(path):
-        return path.rstrip("/")
-    path = os.path.abspath(os.path.expanduser(path))
-    if os.path.isdir(path):
-        return os.path.realpath(path)
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+        watching = Progress(folder, attempt, total, terminal=sys.stderr.isatty())
+    if not local.run_to_end(pipeline, options, watching):
+        return 0
+    _conclude(folder)
+    if score_job is not None:
+        conclude(score_job)
+    images = json.loads(files.read(folder.summary))["images"]
+    check_failures(images["failed"], images["total"], job.max_failures)
+    return 0
 
 
 def _count_images(job: CompressJob, up_to: Optional[int]) -> int:
@@ -282,7 +290,7 @@ def _count_images(job: CompressJob, up_to: Optional[int]) -> int:
     return count
 
 
-def _conclude(job: CompressJob, folder: RunFolder) -> int:
+def _conclude(folder: RunFolder) -> None:
     content = json.loads(files.read(folder.summary))
     images, size = content["images"], content["bytes"]
     saved = f"{100 * size['saved'] / size['in']:.1f} % saved" if size["in"] else "nothing saved"
@@ -294,13 +302,3 @@ def _conclude(job: CompressJob, folder: RunFolder) -> int:
     if images["failed"]:
         print(f"failed images: rows with status 'failed' in {folder.manifest}, and in the report")
     print(f"report: {folder.report}")
-    share = images["failed"] / images["total"]
-    if job.max_failures is not None and share > job.max_failures:
-        raise TooManyFailuresError(f"{share:.2%} of the images failed, more than --max-failures {job.max_failures}")
-    return 0
-
-
-class TooManyFailuresError(AdaCompressError):
-    """The job is done, but more images failed than the caller allows."""
-
-    exit_status = TOO_MANY_FAILURES

@@ -9,9 +9,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+import apache_beam as beam
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -51,6 +53,27 @@ def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
     os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
     command = shlex.join([sys.executable, "-m", "beam_adacompress.pipelines.local_worker"])
     return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {command}")), True)
+
+
+def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: AbstractContextManager[Any]) -> bool:
+    """Runs a pipeline and waits for it.
+
+    Args:
+      pipeline: to run.
+      options: of it.
+      watching: entered while it runs; shows progress, or nothing.
+
+    Returns:
+      Whether it has run; False where only a template was written.
+    """
+    template = options.view_as(GoogleCloudOptions).template_location
+    with watching:
+        result = pipeline.run()
+        if template:
+            print(f"template written to {template}")
+            return False
+        result.wait_until_finish()
+    return True
 
 
 def cores() -> int:

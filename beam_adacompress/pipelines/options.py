@@ -4,19 +4,66 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.transforms import files
 
 # Runners whose options Python knows in full; a job server may take others.
 _RUNNERS_WITH_KNOWN_OPTIONS = {None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "DataflowRunner"}
 
 
+TOO_MANY_FAILURES = 3  # exit status
+
+
 class UsageError(AdaCompressError):
     """The command line is wrong."""
+
+
+class TooManyFailuresError(AdaCompressError):
+    """The job is done, but more images failed than the caller allows."""
+
+    exit_status = TOO_MANY_FAILURES
+
+
+def check_failures(failed: int, images: int, allowed: Optional[float]) -> None:
+    """Raises TooManyFailuresError if a larger share of the images failed than is allowed; None allows any."""
+    if allowed is not None and failed > allowed * images:
+        raise TooManyFailuresError(f"{failed / images:.2%} of the images failed, more than --max-failures {allowed}")
+
+
+def check_shared(max_failures: Optional[float], seed: int = 0) -> None:
+    """Raises ValueError for an option that every job has and that is out of range."""
+    if max_failures is not None and not 0 <= max_failures <= 1:
+        raise ValueError(f"max_failures must be a share from 0 to 1, got {max_failures}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be from 0 to 2**64 - 1, got {seed}")
+
+
+class JobOptions(PipelineOptions):
+    """What every job has. Beam parses the options of all loaded jobs together, so each is declared once."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        add = adder(parser)
+        add(
+            "--input",
+            help="images: a folder or prefix (everything below it), a glob, or one file; for score the output of a "
+            "compress run; gs://... works as well",
+        )
+        add("--output", help="the folder for what the job makes: summary.json, report.html, images/, scores/, ...")
+        add("--overwrite", action="store_true", help="discard what an earlier run left in the output")
+        add(
+            "--max-failures",
+            type=float,
+            metavar="SHARE",
+            help=f"exit with status {TOO_MANY_FAILURES} if a larger share of the images failed, e.g. 0.01",
+        )
+        add("--seed", type=int, default=0, help="of all that is drawn by chance, e.g. the images that a report shows")
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +76,59 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def adder(parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """`parser.add_argument` for both spellings of an option."""
+
+    def add(name: str, **kwargs: Any) -> None:
+        parser.add_argument(*both_spellings(name), **kwargs)
+
+    return add
+
+
+def absolute(path: str) -> str:
+    """The path without links on the way, so that an input in the output is found out."""
+    if not files.is_local(path):
+        return path.rstrip("/")
+    path = os.path.abspath(os.path.expanduser(path))
+    if os.path.isdir(path):
+        return os.path.realpath(path)
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+
+
+def parse(
+    prog: str, description: str, groups: Sequence[type[PipelineOptions]], required: Sequence[str], argv: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Parses a job's command line.
+
+    Args:
+      prog: the command, for help and messages.
+      description: for help.
+      groups: the option classes of the job.
+      required: options that must be given, e.g. `--input`.
+      argv: the command line.
+
+    Returns:
+      The values of the groups' options by name, and what is left: Beam's options.
+
+    Raises:
+      UsageError: an option is unknown, missing or malformed.
+    """
+    parser = Parser(
+        prog=prog,
+        description=description,
+        epilog="Every Beam pipeline option works as well, e.g. --runner=DataflowRunner --project=P --region=R.",
+    )
+    for group in groups:
+        group._add_argparse_args(parser)
+    given, rest = parser.parse_known_args(list(argv))
+    check_beam_options(rest, parser)
+    values = vars(given)
+    for option in required:
+        if not values[option[2:].replace("-", "_")]:
+            raise UsageError(f"{option} is missing; see {prog} --help")
+    return values, rest
 
 
 def both_spellings(name: str) -> tuple[str, ...]:

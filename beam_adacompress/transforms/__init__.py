@@ -13,8 +13,10 @@ from beam_adacompress import records
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.outputs import ImagesAndFailures
+from beam_adacompress.transforms.pairs import ManifestPart, PairFailure, ReadPairs, SampleRun, StoredImage, StoredPair
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
 from beam_adacompress.transforms.score import ScoresAndFailures, ScoreWithBackend
+from beam_adacompress.transforms.score_sinks import ScoreFolder, WriteScores
 from beam_adacompress.transforms.sinks import CommitRows, FinishRun, Fragment, MergeManifest
 from beam_adacompress.transforms.sources import (
     ImageFile,
@@ -39,6 +41,10 @@ for _row in (
     LocatedFailure,
     FinishedImage,
     Fragment,
+    ManifestPart,
+    StoredImage,
+    StoredPair,
+    PairFailure,
 ):
     coders.registry.register_coder(_row, coders.RowCoder)
 
@@ -51,9 +57,13 @@ __all__ = [
     "ListImages",
     "MergeManifest",
     "ReadImages",
+    "ReadPairs",
     "RunFolder",
+    "SampleRun",
+    "ScoreFolder",
     "ScoreWithBackend",
     "ScoresAndFailures",
     "SkipFinished",
     "SpreadImages",
+    "WriteScores",
 ]

@@ -76,6 +76,10 @@ class RunFolder:
     def run(self) -> str:
         return files.join(self.work, "run.json")
 
+    def _folders(self) -> tuple[str, ...]:
+        """What a run writes its results into."""
+        return self.images, self.manifest
+
     def image(self, name: str) -> str:
         return files.join(self.images, name)
 
@@ -100,9 +104,9 @@ class RunFolder:
           AdaCompressError: another run is here, or files of unknown origin; or nothing can be written here.
         """
         try:
-            earlier = self._earlier_options()
+            earlier = self.earlier_options()
             if overwrite and earlier is not None:
-                files.delete([self.images, self.manifest, self.summary, self.report, self.work])
+                files.delete([*self._folders(), self.summary, self.report, self.work])
                 earlier = None
             elif earlier is None and not overwrite and (stranger := self._stranger()):
                 raise AdaCompressError(
@@ -134,7 +138,7 @@ class RunFolder:
         for path in (self.summary, self.report):
             if files.status(path) is not None:
                 return path
-        for folder in (self.images, self.manifest):
+        for folder in self._folders():
             if (found := next(files.listing(folder), None)) is not None:
                 return found.path
         return None
@@ -143,7 +147,12 @@ class RunFolder:
         """Whether a file is a part of a manifest by its name."""
         return re.fullmatch(r"part-\d{5,}\.parquet", path[len(files.join(self.manifest, "")) :]) is not None
 
-    def _earlier_options(self) -> Any:
+    def earlier_options(self) -> Any:
+        """The options of the run in this folder, a mapping; None where there is no run.
+
+        Raises:
+          AdaCompressError: its record is damaged or of an unknown version.
+        """
         if files.status(self.run) is None:
             return None
         try:

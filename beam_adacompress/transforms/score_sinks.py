@@ -1,0 +1,153 @@
+"""From scores to the folder of a score run.
+
+    OUTPUT/scores/part-*.parquet    one row per scored image, see scores.FORMAT
+    OUTPUT/failures/part-*.parquet  sampled images without a score
+    OUTPUT/summary.json             written last
+
+Parts hold the images of one part of the manifest, in key order, so they do not depend on how the work was spread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import apache_beam as beam
+
+from beam_adacompress import scores
+from beam_adacompress.records import Score
+from beam_adacompress.scores import ScoreStats
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.runs import RunFolder
+
+
+class ScoreFolder(RunFolder):
+    """Paths below the output of a score run."""
+
+    @property
+    def scores(self) -> str:
+        return files.join(self.output, "scores")
+
+    @property
+    def failures(self) -> str:
+        return files.join(self.output, "failures")
+
+    def _folders(self) -> tuple[str, ...]:
+        return self.scores, self.failures
+
+
+@dataclasses.dataclass
+class WriteScores(beam.PTransform):
+    """Writes scores, failures and the summary of a score run.
+
+    Takes a mapping of PCollections: `scores` (rows with the fields of Score, and `shard`), `failures` (rows with
+    those of PairFailure), `usage` (Usage) and `counts` (images of the run by action). Gives the path of the summary.
+
+    Args:
+      folder: of the score run.
+      options, versions: for the summary.
+      started: when the job began, in seconds since the epoch.
+    """
+
+    folder: ScoreFolder
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, results: Mapping[str, beam.PCollection[Any]]) -> beam.PCollection[str]:
+        scored = (
+            results["scores"]
+            | "ScoreByShard" >> beam.Map(_score_by_shard).with_output_types(tuple[int, Score])
+            | "GatherScores" >> beam.GroupByKey()
+            | "WriteScores" >> beam.MapTuple(functools.partial(_write_scores, self.folder))
+        )
+        failed = (
+            results["failures"]
+            | "FailureByShard" >> beam.Map(_failure_by_shard).with_output_types(tuple[int, tuple[str, str, str, str]])
+            | "GatherFailures" >> beam.GroupByKey()
+            | "WriteFailures" >> beam.MapTuple(functools.partial(_write_failures, self.folder))
+        )
+        used = results["usage"] | "Usage" >> beam.CombineGlobally(_Collect(ScoreStats.add_usage))
+        counted = results["counts"] | "Images" >> beam.CombineGlobally(_Collect(_add_count))
+        return (
+            [scored, failed, used, counted]
+            | "Flatten" >> beam.Flatten()
+            | "Merge" >> beam.CombineGlobally(_Collect(ScoreStats.merge))
+            | "Finish"
+            >> beam.Map(
+                functools.partial(_finish, self.folder, self.options, self.versions, self.started)
+            ).with_output_types(str)
+        )
+
+
+def _score_by_shard(row: Any) -> tuple[int, Score]:
+    return row.shard, Score(**{name: getattr(row, name) for name in Score._fields})
+
+
+def _failure_by_shard(row: Any) -> tuple[int, tuple[str, str, str, str]]:
+    return row.shard, (row.key, row.stage, row.reason, row.error)
+
+
+def _part(folder: str, shard: int) -> str:
+    return files.join(folder, f"part-{shard:05d}.parquet")
+
+
+def _write_scores(folder: ScoreFolder, shard: int, rows: Iterable[Score]) -> ScoreStats:
+    rows = list(rows)
+    folder.write(_part(folder.scores, shard), scores.to_parquet(rows))
+    stats = ScoreStats()
+    for row in rows:
+        stats.add_score(row)
+    return stats
+
+
+def _write_failures(folder: ScoreFolder, shard: int, rows: Iterable[tuple[str, str, str, str]]) -> ScoreStats:
+    table = scores.FAILURES.table(sorted(rows))
+    folder.write(_part(folder.failures, shard), scores.FAILURES.to_parquet(table))
+    stats = ScoreStats()
+    for reason in table["reason"].to_pylist():
+        stats.add_failure(reason)
+    return stats
+
+
+def _add_count(stats: ScoreStats, counted: tuple[str, int]) -> None:
+    stats.images += counted[1]
+
+
+class _Collect(beam.CombineFn):
+    """Adds elements to a ScoreStats."""
+
+    def __init__(self, add: Callable[[ScoreStats, Any], None]) -> None:
+        self._add = add
+
+    def create_accumulator(self) -> ScoreStats:
+        return ScoreStats()
+
+    def add_input(self, accumulator: ScoreStats, element: Any) -> ScoreStats:
+        self._add(accumulator, element)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[ScoreStats]) -> ScoreStats:
+        merged = ScoreStats()
+        for accumulator in accumulators:
+            merged.merge(accumulator)
+        return merged
+
+    def extract_output(self, accumulator: ScoreStats) -> ScoreStats:
+        return accumulator
+
+
+def _finish(
+    folder: ScoreFolder, options: Mapping[str, Any], versions: Mapping[str, str], started: float, stats: ScoreStats
+) -> str:
+    content = scores.summarise(stats, options, versions, time.time() - started)
+    folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
+    files.delete([folder.scratch])
+    return folder.summary
