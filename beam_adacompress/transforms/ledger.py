@@ -52,6 +52,8 @@ class Ledger:
         self._seconds_per_call = 0.0 if calls_per_second is None else 1 / calls_per_second
         remote = not files.is_local(folder)
         self._most_ahead = min(_AHEAD_CALLS, int(_AHEAD_SECONDS * (calls_per_second or math.inf))) if remote else 0
+        # A claim starts when it is written, not when writing it began: by how much, the last one tells.
+        self._lead = 0.2 if remote else 0.005  # seconds
         self._lock = threading.Lock()
         # Guarded by _lock: the last claim known, of any worker, and what is left of this worker's own.
         self._number: Optional[int] = None
@@ -92,7 +94,8 @@ class Ledger:
         wanted = min(calls + min(ahead, self._most_ahead), self._max_calls - self._total)
         if wanted <= 0:
             return False
-        start = max(time.time(), self._free_at)
+        began = time.time()
+        start = max(began + self._lead, self._free_at)
         end = start + wanted * self._seconds_per_call
         total = self._total + int(wanted)
         content = {
@@ -109,6 +112,8 @@ class Ledger:
             self._number, self._total, self._free_at = self._number + 1, total, end
             self._left += int(wanted)
             self._next = max(self._next, start)
+        if self._seconds_per_call:
+            self._lead = min(1.0, 2 * (time.time() - began))
         return True  # or another worker was first, and the next try starts behind it
 
     def _catch_up(self) -> None:
