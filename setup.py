@@ -9,13 +9,20 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_adacompress" / "version.py").read_text()).group(1)
 
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
+LITERT = ["ai-edge-litert>=2.0"]
+REKOGNITION = ["boto3>=1.34"]
+TRAIN = ["tensorflow>=2.18"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
     *GCP,
     *DEMO,
+    *LITERT,
+    *REKOGNITION,
+    *TRAIN,
     "build>=1.2",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
+    "moto>=5",
     "mypy>=1.15",
     "pandas>=2",
     "psutil>=5.9",
@@ -43,6 +50,14 @@ setup(
         "simplejpeg>=1.8",
         "tqdm>=4.66",
     ],
-    extras_require={"gcp": GCP, "demo": DEMO, "test": TEST, "all": [*GCP, *DEMO]},
+    extras_require={
+        "gcp": GCP,
+        "rekognition": REKOGNITION,
+        "litert": LITERT,
+        "train": TRAIN,
+        "demo": DEMO,
+        "test": TEST,
+        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DEMO],
+    },
     entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:entry_point"]},
 )

@@ -49,6 +49,7 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -87,6 +88,7 @@ class Server:
             handler.wfile.flush()
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
+            handler.close_connection = True
         elif reply.drip:
             for index in range(len(reply.body)):
                 handler.wfile.write(reply.body[index : index + 1])

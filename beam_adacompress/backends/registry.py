@@ -7,7 +7,7 @@ import importlib
 import typing
 from collections.abc import Mapping
 from typing import Any, Union
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from beam_adacompress.backends.contract import Backend
 
@@ -24,6 +24,8 @@ BACKENDS: Mapping[str, str] = {
 }
 RESERVED: Mapping[str, str] = {"dct": "for networks that read DCT coefficients, which this release does not have"}
 
+_BOOLEANS = {"true": True, "false": False}
+
 
 def backend(uri: str) -> Backend:
     """The backend that a URI names; nothing is opened or connected.
@@ -34,11 +36,10 @@ def backend(uri: str) -> Backend:
     Raises:
       ValueError: the name, a parameter or its value is not known; the message lists what is.
     """
-    name, has_path, path = uri.partition(":")
-    if not has_path:
-        name, _, query = name.partition("?")
-    else:
-        path, _, query = path.partition("?") if name != "record" else (path, "", "")
+    head, _, query = uri.partition("?")
+    name, _, path = head.partition(":")
+    if name == "record":  # what it records has a query of its own
+        path, query = uri[len("record:") :], ""
     if name in RESERVED:
         raise ValueError(f"backend {uri!r}: {name} is reserved {RESERVED[name]}")
     if name not in BACKENDS:
@@ -57,27 +58,28 @@ def backend(uri: str) -> Backend:
 def _fields(made: type[Backend]) -> dict[str, Any]:
     """The parameters that a URI may give, with their types."""
     hints = typing.get_type_hints(made)
-    fields = [field.name for field in dataclasses.fields(made)]
+    fields = [field.name for field in dataclasses.fields(made) if field.init]
     return {name: hints[name] for name in (fields[1:] if made.takes_path else fields)}
 
 
 def _parameters(uri: str, query: str, known: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, text in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+    for parameter in query.split("&") if query else ():
+        name, has_value, text = (unquote_plus(part) for part in parameter.partition("="))
+        if not has_value:
+            raise ValueError(f"backend {uri!r}: {parameter!r} has no value; write {name}=VALUE")
         if name not in known:
             raise ValueError(f"backend {uri!r}: unknown parameter {name!r}; known: {', '.join(known) or 'none'}")
+        kind = _plain(known[name])
         try:
-            found[name] = _value(text, known[name])
-        except ValueError as error:
-            raise ValueError(f"backend {uri!r}: {name}={text} is no {known[name]}") from error
+            found[name] = _BOOLEANS[text] if kind is bool else kind(text)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"backend {uri!r}: {name}={text} is no {kind.__name__}") from error
     return found
 
 
-def _value(text: str, kind: Any) -> Any:
-    if typing.get_origin(kind) is Union:  # Optional
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ValueError(text)
-        return text == "true"
-    return kind(text)
+def _plain(kind: Any) -> Any:
+    """The type without its Optional."""
+    if typing.get_origin(kind) is Union:
+        return next(option for option in typing.get_args(kind) if option is not type(None))
+    return kind
