@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 
@@ -130,7 +131,7 @@ def test_retries_end():
 def test_pauses_grow_and_are_not_all_alike():
     backend = Scripted(lambda images, number: [unavailable()])
     ask_all(Client(backend, Manners(retries=4, pause=0.1)), b"image")
-    pauses = [second - first for first, second in zip(backend.times, backend.times[1:])]
+    pauses = [second - first for first, second in itertools.pairwise(backend.times)]
     lowest = [0.05, 0.1, 0.2, 0.4]
     assert [pause >= low for pause, low in zip(pauses, lowest)] == [True] * 4
     assert pauses != [2 * low for low in lowest]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -40,7 +41,7 @@ def test_a_rate_spaces_the_calls_of_all_workers(tmp_path):
     one, two = (Ledger(str(tmp_path), None, calls_per_second=100) for _ in range(2))
     start = time.time()
     times = [ledger.claim(1, 0).at for _ in range(25) for ledger in (one, two)]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:])]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert min(gaps) >= 0.0099
     assert times[-1] - start == pytest.approx(0.49, abs=0.1)
 
@@ -108,7 +109,7 @@ def test_a_remote_ledger_claims_ahead(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "status", lambda path: store.get(path))
     times = [ledger.claim(1, ahead=50).at for _ in range(42)]
     assert len(store) == 2  # one request for 21 calls, not one for each
-    assert min(later - earlier for earlier, later in zip(times, times[1:])) >= 0.0499
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.0499
 
 
 def test_where_nobody_can_be_first_there_is_no_ledger():
@@ -130,5 +131,5 @@ def test_another_version_stops_the_calls(tmp_path):
 
 def test_a_folder_that_cannot_be_written_stops_the_calls(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(AdaCompressError, match="cannot be kept: .*; no call is made without it"):
+    with pytest.raises(AdaCompressError, match=r"cannot be kept: .*; no call is made without it"):
         Ledger(str(tmp_path / "file" / "ledger"), 10, None).claim(1, 0)

@@ -99,5 +99,5 @@ def test_what_cannot_be_read_is_refused(tmp_path, content, message):
 
 def test_a_cache_that_cannot_be_written_is_not_silent(tmp_path):
     (tmp_path / "replies").write_text("a file")
-    with pytest.raises(AdaCompressError, match="cannot be cached: .*; it would be paid for again"):
+    with pytest.raises(AdaCompressError, match=r"cannot be cached: .*; it would be paid for again"):
         cache(tmp_path).put(DIGEST, LABELS)
