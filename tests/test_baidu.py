@@ -302,7 +302,8 @@ def test_error_codes(server: Server, api: Api, code: Any, reason: str, retryable
     api.replies.append(refusal(code, "what is wrong"))
     error = failing(made)
     assert (error.reason, error.retryable, error.retry_after) == (reason, retryable, None)
-    assert error.message == f"baidu: error {code}: what is wrong"
+    assert error.message.startswith(f"baidu: error {code}: what is wrong")
+    assert error.message.endswith("check BAIDU_API_KEY and BAIDU_SECRET_KEY") is (error.reason == "credentials")
     assert len(server.requests) == 2
 
 

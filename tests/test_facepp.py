@@ -161,7 +161,10 @@ def test_error_words(server: Server, status: int, message: Any, reason: str, ret
 
 def test_error_words_are_told(server: Server) -> None:
     server.script.append(json_reply({"error_message": f"AUTHENTICATION_ERROR: no key {KEY}"}, 401))
-    assert failing(server).message == "facepp: AUTHENTICATION_ERROR: no key ***"
+    assert (
+        failing(server).message
+        == "facepp: AUTHENTICATION_ERROR: no key ***; check FACEPP_API_KEY and FACEPP_API_SECRET"
+    )
 
 
 def test_limit_with_retry_after(server: Server) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from beam_adacompress.backends import contract, https
 from beam_adacompress.backends.contract import Answer, Backend, BackendError, Labels, Query, Terms, read_local
 
+_VARIABLES = ("BAIDU_API_KEY", "BAIDU_SECRET_KEY")
 _TOKEN = "/oauth/2.0/token"  # noqa: S105
 _CALL = "/rest/2.0/image-classify/v2/advanced_general?access_token="
 _DAY = 86_400.0  # seconds
@@ -65,9 +66,9 @@ class Baidu(Backend):
         return Terms("baidu", "v2,advanced_general", 1, size, size, max_pixels=4096 * 4096, price=self.price)
 
     def open(self, read: Callable[[str], bytes] = read_local) -> None:
-        key, secret = https.credentials("baidu", "BAIDU_API_KEY", "BAIDU_SECRET_KEY")
+        key, secret = https.credentials("baidu", *_VARIABLES)
         self._credentials = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
-        self._service = https.Service("baidu", self.endpoint, [key, secret])
+        self._service = https.Service("baidu", self.endpoint, [key, secret], _VARIABLES)
         self._lock = threading.Lock()  # around the token
         self._token: Optional[str] = None
         self._renew_at = 0.0  # monotonic

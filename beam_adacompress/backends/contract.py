@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple, Optional, Union
 
@@ -88,6 +89,16 @@ class Terms:
     price: float = 0.0
     is_local: bool = False
     cacheable: bool = True
+
+    def most_calls(self, max_calls: Optional[int], max_cost: Optional[float]) -> Optional[int]:
+        """How many calls two limits allow together; None for as many as you like.
+
+        Args:
+          max_calls: None for no limit.
+          max_cost: USD; None for no limit.
+        """
+        affordable = [] if max_cost is None or not self.price else [math.floor(max_cost / self.price + 1e-9)]
+        return min([*affordable, *([] if max_calls is None else [max_calls])], default=None)
 
 
 def read_local(path: str) -> bytes:

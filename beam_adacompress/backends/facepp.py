@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from beam_adacompress.backends import contract, https
 from beam_adacompress.backends.contract import Answer, Backend, Labels, Query, Terms, read_local
 
+_VARIABLES = ("FACEPP_API_KEY", "FACEPP_API_SECRET")
 _PATH = "/imagepp/beta/detectsceneandobject"
 # What error_message begins with; what is not here is decided by the status.
 _REASONS = {
@@ -51,9 +52,9 @@ class FacePlusPlus(Backend):
         return Terms("facepp", "beta,detectsceneandobject", 1, size, size, max_pixels=4096 * 4096, price=self.price)
 
     def open(self, read: Callable[[str], bytes] = read_local) -> None:
-        secrets = https.credentials("facepp", "FACEPP_API_KEY", "FACEPP_API_SECRET")
+        secrets = https.credentials("facepp", *_VARIABLES)
         self._credentials = dict(zip(("api_key", "api_secret"), secrets))
-        self._service = https.Service("facepp", self.endpoint, secrets)
+        self._service = https.Service("facepp", self.endpoint, secrets, _VARIABLES)
 
     def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:
         url = self.endpoint.rstrip("/") + _PATH

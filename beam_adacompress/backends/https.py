@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlencode
@@ -65,9 +65,10 @@ class Service:
       name: for messages.
       endpoint: as checked by `check_endpoint`.
       secrets: never shown, even if the service repeats them. More may be added.
+      variables: of the environment, where they come from.
     """
 
-    def __init__(self, name: str, endpoint: str, secrets: list[str]) -> None:
+    def __init__(self, name: str, endpoint: str, secrets: list[str], variables: Sequence[str] = ()) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
@@ -79,6 +80,7 @@ class Service:
                 return pool
 
         self.name, self.secrets = name, secrets
+        self._variables = " and ".join(variables)
         self._session = requests.Session()
         self._session.mount(endpoint, Adapter(pool_maxsize=64, max_retries=0))
         self._session.headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -120,7 +122,8 @@ class Service:
         """An error that says what the service says."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return BackendError(reason, f"{self.name}: {text[:200]}", retry_after=reply.retry_after)
+        hint = f"; check {self._variables}" if reason == contract.CREDENTIALS and self._variables else ""
+        return BackendError(reason, f"{self.name}: {text[:200]}{hint}", retry_after=reply.retry_after)
 
     def content(self, reply: Reply) -> dict[str, Any]:
         """What a good answer holds; for any other the BackendError that its status means."""

@@ -106,7 +106,7 @@ def _help() -> str:
 def _sentence(error: Exception) -> str:
     """The message of an error, also of one that comes from a worker as the text of its traceback."""
     if isinstance(error, AdaCompressError):
-        return str(error)
+        return str(error).partition(" [while running")[0]
     if ours := _REMOTE_ERROR.findall(str(error)):
         return str(ours[-1])
     for text, sentence in _RUNNER_ERRORS.items():

@@ -178,6 +178,7 @@ class CompressOptions(PipelineOptions):
             action="store_true",
             help="compress alpha (over white), 16-bit, animated and multi-picture files too (first frame)",
         )
+        add("--seed", type=int, default=0, help="of the images that the report shows")
         add(
             "--score-with",
             metavar="BACKEND",

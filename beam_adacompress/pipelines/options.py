@@ -63,7 +63,6 @@ class JobOptions(PipelineOptions):
             metavar="SHARE",
             help=f"exit with status {TOO_MANY_FAILURES} if a larger share of the images failed, e.g. 0.01",
         )
-        add("--seed", type=int, default=0, help="of all that is drawn by chance, e.g. the images that a report shows")
 
 
 class Parser(argparse.ArgumentParser):
@@ -149,7 +148,8 @@ def check_beam_options(rest: Sequence[str], ours: argparse.ArgumentParser) -> No
     if not unknown or parsed.runner not in _RUNNERS_WITH_KNOWN_OPTIONS:
         return
     name = unknown[0].split("=")[0]
-    names = [*ours._option_string_actions, *known._option_string_actions]
+    own = {spelling.replace("_", "-"): None for spelling in ours._option_string_actions}
+    names = [*own, *(name for name in known._option_string_actions if name.replace("_", "-") not in own)]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"see {ours.prog} --help"
     raise UsageError(

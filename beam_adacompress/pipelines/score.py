@@ -263,12 +263,9 @@ def plan(job: ScoreJob) -> Plan:
                     known = terms.cacheable and cache.has(digest)
                     (cached if known else asked).add(digest)
     calls = len(asked) if terms.cacheable else 2 * sampled
-    if job.scoring.max_calls is not None:
-        calls = min(calls, job.scoring.max_calls)
-    cost = calls * terms.price
-    if job.scoring.max_cost is not None:
-        cost = min(cost, job.scoring.max_cost)
-    return Plan(sum(counts.values()), sampled, calls, len(cached), cost, terms)
+    allowed = terms.most_calls(job.scoring.max_calls, job.scoring.max_cost)
+    calls = calls if allowed is None else min(calls, allowed)
+    return Plan(sum(counts.values()), sampled, calls, len(cached), calls * terms.price, terms)
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:

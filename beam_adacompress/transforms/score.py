@@ -170,10 +170,7 @@ class _Connection:
     def _connect(self) -> Client:
         self.backend.open(files.read)
         terms = self.backend.terms
-        max_calls = self.max_calls
-        if self.max_cost is not None and terms.price:
-            affordable = math.floor(self.max_cost / terms.price + 1e-9)
-            max_calls = affordable if max_calls is None else min(max_calls, affordable)
+        max_calls = terms.most_calls(self.max_calls, self.max_cost)
         cache = ledger = None
         if self.cache is not None:
             cache = ReplyCache(self.cache, terms)
