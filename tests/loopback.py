@@ -18,6 +18,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     time: float  # monotonic, when it had been read
+    method: str = "POST"
 
 
 class Reply(NamedTuple):
@@ -53,9 +54,9 @@ class Server:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.serve(self, Request(self.path, dict(self.headers), body, time.monotonic()))
+                server.serve(self, Request(self.path, dict(self.headers), body, time.monotonic(), self.command))
 
-            do_GET = do_POST  # noqa: N815
+            do_GET = do_PUT = do_DELETE = do_PATCH = do_POST  # noqa: N815
 
             def log_message(self, *args: object) -> None:
                 pass

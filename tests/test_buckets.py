@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime
 import json
 import os
@@ -11,13 +12,20 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import encoded, picture
+from conftest import IN_PROCESS, encoded, picture
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from gcp_storage_emulator.server import create_server
+from gcs import Preconditions
 from google.cloud import storage
+from loopback import serving
 
+from beam_adacompress.backends import Terms
+from beam_adacompress.pipelines import cli
+from beam_adacompress.records import Label
 from beam_adacompress.transforms import files, runs
+from beam_adacompress.transforms.ledger import Ledger
+from beam_adacompress.transforms.replies import ReplyCache
 from beam_adacompress.transforms.runs import RunFolder
 
 
@@ -66,13 +74,17 @@ def bucket(tmp_path_factory, token_server):
         )
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
         patch.setenv("GOOGLE_CLOUD_PROJECT", "p")
-        server = create_server("127.0.0.1", port, in_memory=True, default_bucket="photos")
-        server.start()
-        yield storage.Client(project="p").bucket("photos")
-        server.stop()
+        emulator = create_server("127.0.0.1", port, in_memory=True, default_bucket="photos")
+        emulator.start()
+        with serving(Preconditions("127.0.0.1", port)) as server:
+            patch.setenv("STORAGE_EMULATOR_HOST", server.url)
+            bucket = storage.Client(project="p").bucket("photos")
+            bucket.preconditions = server.answer
+            yield bucket
+        emulator.stop()
+        files._storage_client.cache_clear()
 
 
 def names(bucket, prefix):
@@ -144,3 +156,52 @@ def test_files_in_a_bucket(bucket, tmp_path):
     assert files.status(path) is None
     with pytest.raises(OSError, match="404"):
         files.read(path)
+
+
+def test_of_several_writers_in_a_bucket_one_succeeds(bucket):
+    path = "gs://photos/created/a b ü.json"
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(lambda index: files.create(path, b"%d" % index, "unused"), range(8)))
+    assert sum(created) == 1
+    assert files.read(path) == b"%d" % created.index(True)
+
+
+def test_a_ledger_in_a_bucket(bucket):
+    refused = bucket.preconditions.refused
+    ledgers = [Ledger("gs://photos/ledger", max_calls=50, calls_per_second=1000) for _ in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        granted = threads.map(lambda ledger: sum(ledger.claim(3, ahead=3).calls for _ in range(10)), ledgers)
+        assert sum(granted) + sum(ledger._left for ledger in ledgers) == 50
+    assert bucket.preconditions.refused > refused  # they did get into each other's way
+
+
+def test_replies_in_a_bucket(bucket):
+    cache = ReplyCache("gs://photos/cache", Terms("vision", "v1"))
+    assert cache.get("ab" * 32) is None
+    assert cache.put("ab" * 32, (Label("cat", 0.5),)) == (Label("cat", 0.5),)
+    assert cache.put("ab" * 32, (Label("dog", 0.5),)) == (Label("cat", 0.5),)
+    assert cache.get("ab" * 32) == (Label("cat", 0.5),)
+
+
+def test_scoring_in_a_bucket(bucket, compress):
+    for index in range(3):
+        bucket.blob(f"scored/{index}.jpg").upload_from_string(encoded(picture(seed=index)))
+    assert compress("gs://photos/scored", "gs://photos/run") == 0
+    bucket.blob("replies.jsonl").upload_from_string(
+        "".join(
+            json.dumps(
+                {"service": "s", "dataset": "d", "image": f"{i}.jpg", "quality": q, "error": 0, "labels": [["cat", 1]]}
+                | {"bytes": 1}
+            )
+            + "\n"
+            for i in range(3)
+            for q in (None, 35)
+        )
+    )
+    arguments = ["--input=gs://photos/run", "--output=gs://photos/score", "--backend=replay:gs://photos/replies.jsonl"]
+    assert cli.main(["score", *arguments, "--sample-rate=1", "--max-calls=5", *IN_PROCESS]) == 0
+    summary = json.loads(files.read("gs://photos/score/summary.json"))
+    assert summary["images"] == {"total": 3, "sampled": 3, "scored": 2, "failed": 1}
+    assert summary["failures"] == {"budget-spent": 1}
+    assert names(bucket, "score/scores/") == ["score/scores/part-00000.parquet"]
+    assert names(bucket, "score/cache/ledgers/")

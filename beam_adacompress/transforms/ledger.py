@@ -28,9 +28,11 @@ from beam_adacompress.transforms import files
 
 VERSION = 1
 
-# Where a claim takes a request over the network, a worker claims what it needs for so many seconds.
-_AHEAD_SECONDS = 1.0
+# Where a claim takes a request over the network, a worker claims what it needs for a second, and at most:
 _AHEAD_CALLS = 64
+
+# Share of the rate that is used: a call that is late on its way must not meet the ones behind it in one second.
+_MARGIN = 0.95
 
 
 class Ledger:
@@ -49,9 +51,10 @@ class Ledger:
         check(folder)
         self._folder = folder
         self._max_calls = math.inf if max_calls is None else max_calls
-        self._seconds_per_call = 0.0 if calls_per_second is None else 1 / calls_per_second
+        self._seconds_per_call = 0.0 if calls_per_second is None else 1 / (_MARGIN * calls_per_second)
         remote = not files.is_local(folder)
-        self._most_ahead = min(_AHEAD_CALLS, int(_AHEAD_SECONDS * (calls_per_second or math.inf))) if remote else 0
+        in_a_claim = _AHEAD_CALLS if calls_per_second is None else min(_AHEAD_CALLS, int(calls_per_second))
+        self._most_ahead = in_a_claim if remote else 0
         # A claim starts when it is written, not when writing it began: by how much, the last one tells.
         self._lead = 0.2 if remote else 0.005  # seconds
         self._lock = threading.Lock()

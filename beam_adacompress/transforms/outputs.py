@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
@@ -30,8 +30,11 @@ class SeveralOutputs(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def default_type_hints(self) -> IOTypeHints:
-        return IOTypeHints.from_callable(self.expand)._replace(output_types=None).strip_pcoll()
+    def default_type_hints(self) -> Optional[IOTypeHints]:
+        hints = IOTypeHints.from_callable(self.expand)
+        if hints is None:  # Beam YAML puts a function without annotations in the place of expand
+            return None
+        return hints._replace(output_types=None).strip_pcoll()
 
 
 class ImagesAndFailures(NamedTuple):
