@@ -12,6 +12,7 @@ GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
 LITERT = ["ai-edge-litert>=2.0"]
 REKOGNITION = ["boto3>=1.34"]
 TRAIN = ["tensorflow>=2.18"]
+YAML = ["apache-beam[yaml]>=2.77,<3"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
     *GCP,
@@ -19,6 +20,7 @@ TEST = [
     *LITERT,
     *REKOGNITION,
     *TRAIN,
+    *YAML,
     "build>=1.2",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
@@ -55,9 +57,10 @@ setup(
         "rekognition": REKOGNITION,
         "litert": LITERT,
         "train": TRAIN,
+        "yaml": YAML,
         "demo": DEMO,
         "test": TEST,
-        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DEMO],
+        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *YAML, *DEMO],
     },
     entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:entry_point"]},
 )
