@@ -75,6 +75,11 @@ def megabytes(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
+def dollars(cost: float) -> str:
+    """A price for people; four decimals below a dollar, where one call costs a fraction of a cent."""
+    return f"{cost:.2f} USD" if cost >= 1 or not cost else f"{cost:.4f} USD"
+
+
 @functools.lru_cache(maxsize=1)
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(

@@ -233,6 +233,6 @@ def test_progress_survives_a_store_that_does_not_answer(tmp_path, monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(progress.files, "listing", fail)
-    shown = progress.Progress(RunFolder(str(tmp_path)), "attempt", 5, terminal=False)
+    shown = progress.Progress(progress.Compressing(RunFolder(str(tmp_path)), "attempt", 5), terminal=False)
     shown._look()
     assert shown.line() == "0 of 5 images, 0 bytes saved, 0 failed"

@@ -22,7 +22,7 @@ from loopback import Reply, Request, json_reply, serving
 
 from beam_adacompress import scores
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines import cli, score
+from beam_adacompress.pipelines import cli, progress, score
 
 CLI = [sys.executable, "-m", "beam_adacompress"]
 
@@ -205,7 +205,7 @@ def test_a_dry_run_makes_no_call(run, tmp_path, vision, capsys):
 
 def test_a_dry_run_needs_no_credentials(run, tmp_path, capsys):
     assert scored(run, tmp_path / "score", "google-vision", "--dry-run") == 0
-    assert "0.02 USD at 0.0015 USD a call" in capsys.readouterr().out
+    assert "0.0180 USD at 0.0015 USD a call" in capsys.readouterr().out
 
 
 def test_what_is_no_longer_what_it_was_is_not_scored(corpus, run, tmp_path, vision):
@@ -334,6 +334,15 @@ def test_a_killed_run_pays_again_only_for_what_was_under_way(tmp_path, compress,
     assert summary_of(tmp_path / "score")["images"]["scored"] == 40
     assert len(vision.asked) == 80
     assert sum(vision.asked.values()) - 80 <= 2 * 2  # two workers with two calls each
+
+
+def test_progress_tells_what_is_spent(run, tmp_path, vision, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.1)
+    vision.delay = 0.3
+    assert scored(run, tmp_path / "score", vision.uri, "--concurrency=1") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert "0 images, 0 calls, 0.00 USD" in lines
+    assert "3 images, 6 calls, 3.00 USD" in lines
 
 
 def test_where_answers_are_kept_by_default(monkeypatch):

@@ -39,7 +39,7 @@ from beam_adacompress.pipelines.options import (
     check_shared,
     parse,
 )
-from beam_adacompress.pipelines.progress import Progress
+from beam_adacompress.pipelines.progress import Compressing, Progress
 from beam_adacompress.pipelines.score import ScoreJob, Scoring, ScoringOptions, conclude, job_of, score
 from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
@@ -268,7 +268,7 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
         score(summary, score_job, started)
     watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:
-        watching = Progress(folder, attempt, total, terminal=sys.stderr.isatty())
+        watching = Progress(Compressing(folder, attempt, total), terminal=sys.stderr.isatty())
     if not local.run_to_end(pipeline, options, watching):
         return 0
     _conclude(folder)

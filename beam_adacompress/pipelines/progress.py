@@ -1,10 +1,11 @@
 """How far a local run is: a bar on a terminal, a line every few seconds elsewhere.
 
-It watches the rows that the workers write beside their images, so it needs nothing from the runner.
+It watches the files that the workers write beside their results, so it needs nothing from the runner.
 """
 
 from __future__ import annotations
 
+import abc
 import logging
 import sys
 import threading
@@ -25,25 +26,96 @@ BAR_SECONDS = 0.5
 LINE_SECONDS = 5.0
 
 
-class Progress(threading.Thread):
-    """Shows progress while its `with` block runs.
+class Watched(abc.ABC):
+    """A run in progress.
+
+    Attributes:
+      total: images of the run; None where that is not known.
+      done: images so far.
+    """
+
+    total: Optional[int] = None
+    done: int = 0
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @abc.abstractmethod
+    def look(self) -> None:
+        """Reads what is new."""
+
+    @abc.abstractmethod
+    def so_far(self) -> str:
+        """What the run has come to, in words."""
+
+
+class Compressing(Watched):
+    """A compress run.
 
     Args:
       folder: of the run.
       attempt: identifier of this execution, in the names of the files that it writes.
       total: images of the input.
+    """
+
+    def __init__(self, folder: RunFolder, attempt: str, total: int) -> None:
+        super().__init__(folder)
+        self.total = total
+        self._attempt = attempt
+        self._seen: set[str] = set()
+        self._stats = summary.RunStats()
+
+    def look(self) -> None:
+        for found in files.listing(self.folder.rows):
+            if f"-{self._attempt}-" in found.path and found.path not in self._seen:
+                self._seen.add(found.path)
+                for row in read_rows(found.path):
+                    self._stats.add(row)
+        self.done = self._stats.images
+
+    def so_far(self) -> str:
+        saved = report.megabytes(self._stats.bytes_in - self._stats.bytes_out)
+        return f"{saved} saved, {self._stats.failed} failed"
+
+
+class Scoring(Watched):
+    """A score run, whose workers append a line for each sampled image, see score_sinks.Tick."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(folder)
+        self._read: dict[str, int] = {}  # bytes of each file
+        self._calls = 0
+        self._cost = 0.0
+
+    def look(self) -> None:
+        for found in files.listing(self.folder.rows):
+            start = self._read.get(found.path, 0)
+            new = files.read(found.path)[start:]
+            new = new[: new.rfind(b"\n") + 1]  # the last line may not be whole yet
+            self._read[found.path] = start + len(new)
+            for line in new.decode().splitlines():
+                calls, cost = line.split()
+                self.done += 1
+                self._calls += int(calls)
+                self._cost += float(cost)
+
+    def so_far(self) -> str:
+        return f"{self._calls} calls, {report.dollars(self._cost)}"
+
+
+class Progress(threading.Thread):
+    """Shows progress while its `with` block runs.
+
+    Args:
+      watched: what to show.
       terminal: whether to draw a bar.
     """
 
-    def __init__(self, folder: RunFolder, attempt: str, total: int, terminal: bool) -> None:
+    def __init__(self, watched: Watched, terminal: bool) -> None:
         super().__init__(daemon=True, name="progress")
-        self._folder = folder
-        self._attempt = attempt
+        self._watched = watched
         self._terminal = terminal
-        self._total = total
         self._ended = threading.Event()
-        self._seen: set[str] = set()
-        self._stats = summary.RunStats()
         self._began = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -57,13 +129,15 @@ class Progress(threading.Thread):
         self.join()
 
     def run(self) -> None:
+        watched = self._watched
         if self._terminal:
-            with tqdm(total=self._total, unit=" images", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+            with tqdm(total=watched.total, unit=" images", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
                 # Looking costs a disk nothing, but a bucket a request.
-                while not self._ended.wait(BAR_SECONDS if files.is_local(self._folder.output) else LINE_SECONDS):
+                local = files.is_local(watched.folder.output)
+                while not self._ended.wait(BAR_SECONDS if local else LINE_SECONDS):
                     self._look()
-                    bar.n = min(self._total, self._stats.images)
-                    bar.set_postfix_str(self._postfix(), refresh=False)
+                    bar.n = watched.done if watched.total is None else min(watched.total, watched.done)
+                    bar.set_postfix_str(watched.so_far(), refresh=False)
                     bar.refresh()
         else:
             while not self._ended.wait(LINE_SECONDS):
@@ -72,23 +146,17 @@ class Progress(threading.Thread):
 
     def line(self) -> str:
         """E.g. `1200 of 2112 images, 30.1 MB saved, 2 failed, 8 s left`."""
-        done = self._stats.images
+        done, total = self._watched.done, self._watched.total
+        if total is None:
+            return f"{done} images, {self._watched.so_far()}"
         left = ""
         if done:
-            seconds = (time.monotonic() - self._began) * (self._total - done) / done
+            seconds = (time.monotonic() - self._began) * (total - done) / done
             left = f", {max(0, seconds):.0f} s left"
-        return f"{done} of {self._total} images, {self._postfix()}{left}"
-
-    def _postfix(self) -> str:
-        saved = report.megabytes(self._stats.bytes_in - self._stats.bytes_out)
-        return f"{saved} saved, {self._stats.failed} failed"
+        return f"{done} of {total} images, {self._watched.so_far()}{left}"
 
     def _look(self) -> None:
         try:
-            for found in files.listing(self._folder.rows):
-                if f"-{self._attempt}-" in found.path and found.path not in self._seen:
-                    self._seen.add(found.path)
-                    for row in read_rows(found.path):
-                        self._stats.add(row)
+            self._watched.look()
         except (OSError, AdaCompressError) as error:  # the run ends just now, or the store does not answer
             _LOGGER.debug("no progress to show: %s", error)

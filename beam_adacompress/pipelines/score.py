@@ -20,7 +20,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_adacompress import backends, reward, sampling
+from beam_adacompress import backends, report, reward, sampling
 from beam_adacompress.backends.client import Manners
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
@@ -33,12 +33,14 @@ from beam_adacompress.pipelines.options import (
     check_shared,
     parse,
 )
+from beam_adacompress.pipelines.progress import Progress
+from beam_adacompress.pipelines.progress import Scoring as Watching
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.pairs import ReadPairs, SampleRun, choice_of, manifest_parts, stored_image
 from beam_adacompress.transforms.replies import ReplyCache
 from beam_adacompress.transforms.runs import RunFolder, read_rows
 from beam_adacompress.transforms.score import ScoreWithBackend
-from beam_adacompress.transforms.score_sinks import ScoreFolder, WriteScores
+from beam_adacompress.transforms.score_sinks import ScoreFolder, Tick, WriteScores
 from beam_adacompress.transforms.sources import input_root
 from beam_adacompress.version import versions
 
@@ -117,7 +119,7 @@ class ScoreJob:
         """Claims the output; the same job again replaces what it made, at no cost for what is in the cache."""
         folder = ScoreFolder(self.output)
         folder.prepare(self.options(), software, self.overwrite)
-        files.delete([folder.scores, folder.failures])
+        files.delete([folder.scores, folder.failures, folder.rows])
         return self
 
 
@@ -188,13 +190,14 @@ def default_cache(output: str) -> str:
     return os.path.join(home, "beam-adacompress")
 
 
-def score(ready: beam.PCollection[Any], job: ScoreJob, started: float) -> beam.PCollection[str]:
+def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: bool = False) -> beam.PCollection[str]:
     """Adds the job to a pipeline.
 
     Args:
       ready: has one element, whatever it is, when the compress run is complete.
       job: what to do; paths are absolute, and the output is claimed.
       started: when the job began, in seconds since the epoch.
+      watched: whether to write what `progress.Scoring` reads, on this machine's disk.
 
     Returns:
       The path of the summary, when it is written.
@@ -203,6 +206,8 @@ def score(ready: beam.PCollection[Any], job: ScoreJob, started: float) -> beam.P
     pairs = sampled.images | "ReadPairs" >> ReadPairs()
     scored = pairs.images | "ScoreWithBackend" >> job.score_with_backend()
     failures = (pairs.failures, scored.failures) | "ScoreFailures" >> beam.Flatten()
+    if watched:
+        _ = scored.usage | "Tick" >> Tick(ScoreFolder(job.output))
     results = {"scores": scored.scores, "failures": failures, "usage": scored.usage, "counts": sampled.counts}
     return results | "WriteScores" >> WriteScores(ScoreFolder(job.output), job.options(), versions(), started)
 
@@ -295,11 +300,13 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     if next(manifest_parts(RunFolder(job.input)), None) is None or files.status(RunFolder(job.input).summary) is None:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
-    runner, _ = local.choose_runner(options, rest)
+    runner, is_local = local.choose_runner(options, rest)
     job.prepared(versions())
     pipeline = beam.Pipeline(runner, options)
-    score(pipeline | "Start" >> beam.Create([None]), job, started)
-    if local.run_to_end(pipeline, options, contextlib.nullcontext()):
+    watched = is_local and files.is_local(job.output)
+    score(pipeline | "Start" >> beam.Create([None]), job, started, watched)
+    progress = Progress(Watching(ScoreFolder(job.output)), sys.stderr.isatty()) if watched else contextlib.nullcontext()
+    if local.run_to_end(pipeline, options, progress):
         conclude(job)
     return 0
 
@@ -318,7 +325,7 @@ def described(planned: Plan) -> str:
     return (
         f"{planned.sampled} of {planned.images} images ({share:.1%}) would be scored with {terms.name}: at most "
         f"{planned.calls} calls, retries not counted ({planned.cached} answers are in the cache), "
-        f"{planned.cost:.2f} USD at {terms.price:g} USD a call; no call was made"
+        f"{report.dollars(planned.cost)} at {terms.price:g} USD a call; no call was made"
     )
 
 
@@ -334,7 +341,7 @@ def conclude(job: ScoreJob) -> None:
     names = ", ".join(sorted({backend["name"] for backend in content["backends"]})) or job.backend.partition(":")[0]
     print(
         f"{estimates['images']} of {images['total']} images scored with {names}: {usage['calls']} calls, of them "
-        f"{usage['retries']} retries, {usage['cache_hits']} answers from the cache, {usage['cost_usd']:.2f} USD"
+        f"{usage['retries']} retries, {usage['cache_hits']} answers from the cache, {report.dollars(usage['cost_usd'])}"
     )
     for name in ("agreement", "strict_agreement", "reward", "size_ratio"):
         if (interval := estimates[name]) is not None:

@@ -12,14 +12,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import apache_beam as beam
 
 from beam_adacompress import scores
-from beam_adacompress.records import Score
+from beam_adacompress.records import Score, Usage
 from beam_adacompress.scores import ScoreStats
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.runs import RunFolder
@@ -38,6 +40,37 @@ class ScoreFolder(RunFolder):
 
     def _folders(self) -> tuple[str, ...]:
         return self.scores, self.failures
+
+
+@dataclasses.dataclass
+class Tick(beam.PTransform):
+    """Lets a command on this machine show how far it is: appends a line for each Usage to a file of the worker's own.
+
+    Gives nothing. The folder is on a disk of this machine.
+    """
+
+    folder: ScoreFolder
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, usage: beam.PCollection[Usage]) -> beam.PCollection[None]:
+        return usage | "Tick" >> beam.ParDo(_Tick(self.folder.rows)).with_output_types(type(None))
+
+
+class _Tick(beam.DoFn):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def setup(self) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        self._file = open(os.path.join(self._folder, uuid.uuid4().hex), "ab", buffering=0)  # noqa: SIM115 (see teardown)
+
+    def process(self, usage: Usage) -> None:
+        self._file.write(f"{usage.calls} {usage.cost:g}\n".encode())
+
+    def teardown(self) -> None:
+        self._file.close()
 
 
 @dataclasses.dataclass
@@ -149,5 +182,5 @@ def _finish(
 ) -> str:
     content = scores.summarise(stats, options, versions, time.time() - started)
     folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
-    files.delete([folder.scratch])
+    files.delete([folder.rows, folder.scratch])
     return folder.summary
