@@ -1,16 +1,24 @@
-"""Tables on disk: Parquet with a format version, refused with one sentence where it is another."""
+"""Files of ours: how they are read, and tables as Parquet with a format version, refused where it is another."""
 
 from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_adacompress.errors import AdaCompressError
+
+Read = Callable[[str], bytes]  # gives the bytes of a file at any path that the job understands, e.g. `gs://...`
+
+
+def read_local(path: str) -> bytes:
+    """Reads a file of this machine."""
+    with open(path, "rb") as file:
+        return file.read()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_help_of_a_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["shrink"], "unknown command 'shrink'; known: compress, score, demo"),
+        (["shrink"], "unknown command 'shrink'; known: compress, score, tables, demo"),
         (["compress"], "--input is missing; see adacompress compress --help"),
         (["compress", "--input", "a"], "--output is missing"),
         (

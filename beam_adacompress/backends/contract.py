@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Optional, Union
 
+from beam_adacompress.artefacts import Read as Read
+from beam_adacompress.artefacts import read_local as read_local
 from beam_adacompress.records import Label
 
 # Reasons, fit for counting. The first four are worth another try, unless the backend knows better.
@@ -101,12 +103,6 @@ class Terms:
         return min([*affordable, *([] if max_calls is None else [max_calls])], default=None)
 
 
-def read_local(path: str) -> bytes:
-    """Reads a file of this machine."""
-    with open(path, "rb") as file:
-        return file.read()
-
-
 @dataclasses.dataclass
 class Backend(abc.ABC):
     """Answers "what is in this image?".
@@ -129,7 +125,7 @@ class Backend(abc.ABC):
         """Whether `terms` may be asked for only after `open`, since a model has to be read for them."""
         return False
 
-    def open(self, read: Callable[[str], bytes] = read_local) -> None:  # noqa: B027 (nothing to open is common)
+    def open(self, read: Read = read_local) -> None:  # noqa: B027 (nothing to open is common)
         """Makes clients, reads models; called once in each worker process, before `label`.
 
         Args:

@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 
 from PIL import Image
 
+from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import metadata, source
 from beam_adacompress.jpeg.tables import Quantisation, quantisation
@@ -70,7 +71,9 @@ class Compressed(NamedTuple):
     subsampling: Optional[str]
 
 
-def compress(data: bytes, tables: str, quality: int, policy_version: str, settings: Settings) -> Compressed:
+def compress(
+    data: bytes, tables: str, quality: int, policy_version: str, settings: Settings, read: Read = read_local
+) -> Compressed:
     """Compresses one image file, or keeps it.
 
     Args:
@@ -79,8 +82,10 @@ def compress(data: bytes, tables: str, quality: int, policy_version: str, settin
       policy_version: written into the result as a JPEG comment, so that it is recognised as ours and never
         compressed twice.
       settings: see Settings.
+      read: gives the bytes of a file of tables.
 
     Raises:
+      AdaCompressError: the tables cannot be read.
       ImageError: the image cannot be read: `empty`, `not-an-image`, `truncated`, `corrupt`, `too-many-pixels`.
     """
     opened = source.open_image(data, settings.max_pixels)
@@ -97,7 +102,7 @@ def compress(data: bytes, tables: str, quality: int, policy_version: str, settin
     pixels = opened.pixels()
     encoded = encode(
         pixels,
-        quantisation(tables, quality),
+        quantisation(tables, quality, read),
         settings,
         comment=metadata.mark(policy_version),
         segments=opened.segments(pixels.mode, settings.keep_metadata),

@@ -1,16 +1,34 @@
 """Quantisation-table families: each maps a quality to a luminance and a chrominance table.
 
+A family is data: a small JSON file, one of those that come with this package or one that was fitted (`adacompress
+tables fit`), named by its path. It holds the steps at quality 50, which may be real numbers; other qualities scale
+them.
+
 Tables are 64 steps in natural (row-major) order: index 8 * v + u for vertical frequency v and horizontal
 frequency u. Steps are 1..255, so that every baseline decoder reads the files.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
 
-ANNEXK = "annexk"
+from beam_adacompress.artefacts import Read, read_local
+from beam_adacompress.errors import AdaCompressError
+
+ANNEXK = "annexk"  # ITU-T T.81, Annex K, tables K.1 and K.2: the standard's, made for eyes
+ROBIDOUX = "robidoux"  # N. Robidoux's, from ImageMagick's forum and MozJPEG, one for all components
+DEEPN = "deepn"  # DeepN-JPEG (arXiv 1803.05788), fitted to photographs
+FEATURE_DISTILLATION = "feature-distillation"  # arXiv 1803.05787, the authors' steps 25 and 30
+FAMILIES = (ANNEXK, ROBIDOUX, DEEPN, FEATURE_DISTILLATION)
+
+VERSION = 1
+SUFFIX = ".json"
 
 Table = tuple[int, ...]  # 64 steps, 1..255
 
@@ -22,64 +40,131 @@ class Quantisation(NamedTuple):
     chroma: Table
 
 
-# ITU-T T.81, Annex K, tables K.1 and K.2.
-# fmt: off
-_K1 = (
-    16, 11, 10, 16,  24,  40,  51,  61,
-    12, 12, 14, 19,  26,  58,  60,  55,
-    14, 13, 16, 24,  40,  57,  69,  56,
-    14, 17, 22, 29,  51,  87,  80,  62,
-    18, 22, 37, 56,  68, 109, 103,  77,
-    24, 35, 55, 64,  81, 104, 113,  92,
-    49, 64, 78, 87, 103, 121, 120, 101,
-    72, 92, 95, 98, 112, 100, 103,  99,
-)
-_K2 = (
-    17, 18, 24, 47, 99, 99, 99, 99,
-    18, 21, 26, 66, 99, 99, 99, 99,
-    24, 26, 56, 99, 99, 99, 99, 99,
-    47, 66, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-    99, 99, 99, 99, 99, 99, 99, 99,
-)
-# fmt: on
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A table for each quality.
+
+    Args:
+      name: for people.
+      luma, chroma: 64 steps each at quality 50, in natural order, above 0.
+      origin: how they came about: a text and numbers, JSON-able.
+
+    Raises:
+      ValueError: these are no 64 positive steps.
+    """
+
+    name: str
+    luma: tuple[float, ...]
+    chroma: tuple[float, ...]
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for component in ("luma", "chroma"):
+            steps = getattr(self, component)
+            if len(steps) != 64 or not all(isinstance(step, (int, float)) and 0 < step < math.inf for step in steps):
+                raise ValueError(f"{component} must hold 64 steps above 0, got {len(steps)} numbers")
+
+    def at(self, quality: int) -> Quantisation:
+        """The tables at a quality, 1..100."""
+        return Quantisation(scale(self.luma, quality), scale(self.chroma, quality))
+
+    def to_json(self) -> bytes:
+        """The content of a family's file, rows of eight steps."""
+        lines = [
+            '"format": "adacompress.tables"',
+            f'"format_version": {VERSION}',
+            f'"name": {json.dumps(self.name)}',
+            '"scaling": "ijg"',
+            *(f'"{component}": [\n{_rows(getattr(self, component))}\n ]' for component in ("luma", "chroma")),
+            f'"origin": {json.dumps(dict(self.origin))}',
+        ]
+        return ("{\n " + ",\n ".join(lines) + "\n}\n").encode()
 
 
-def scale(table: Table, quality: int) -> Table:
+def _rows(steps: Sequence[float]) -> str:
+    return ",\n".join(f"  {json.dumps(list(steps[row : row + 8]))}" for row in range(0, 64, 8))
+
+
+def from_json(data: bytes, path: str) -> Family:
+    """Reads what `Family.to_json` wrote.
+
+    Raises:
+      AdaCompressError: it is no family, or one of an unknown version; `path` is for the message.
+    """
+    try:
+        content = json.loads(data)
+        version = content["format_version"] if content["format"] == "adacompress.tables" else "none"
+        if version == VERSION:
+            luma, chroma = (tuple(step for row in content[name] for step in row) for name in ("luma", "chroma"))
+            return Family(str(content["name"]), luma, chroma, content.get("origin", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdaCompressError(f"{path} holds no family of quantisation tables: {error}") from error
+    raise AdaCompressError(
+        f"{path} has tables version {version}, and this is adacompress for version {VERSION}: "
+        "use the release that wrote it, or fit the tables again"
+    )
+
+
+def scale(table: Sequence[float], quality: int) -> Table:
     """Scales a quality-50 table as the Independent JPEG Group's libjpeg does.
 
     With s = 5000 / q below 50 and 200 - 2 q from there on (integer division), each step becomes
     clip((step * s + 50) / 100, 1, 255).
     """
     factor = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return tuple(min(255, max(1, (step * factor + 50) // 100)) for step in table)
+    return tuple(min(255, max(1, int((step * factor + 50) // 100))) for step in table)
 
 
-def _annexk(quality: int) -> Quantisation:
-    return Quantisation(scale(_K1, quality), scale(_K2, quality))
-
-
-FAMILIES: Mapping[str, Callable[[int], Quantisation]] = {ANNEXK: _annexk}
-
-
-def quantisation(family: str, quality: int) -> Quantisation:
-    """The tables of a family at a quality.
+def check_action(family: str, quality: int) -> None:
+    """Checks what can be checked without reading a file.
 
     Raises:
       TypeError: quality is not an integer.
-      ValueError: quality is not in 1..100, or the family is unknown.
+      ValueError: quality is not in 1..100, or the family is neither known nor the path of a JSON file.
     """
     if not isinstance(quality, int) or isinstance(quality, bool):
         raise TypeError(f"quality must be an integer from 1 to 100, got {quality!r}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be from 1 to 100, got {quality}")
-    if family not in FAMILIES:
-        raise ValueError(f"unknown quantisation tables {family!r}; known: {', '.join(sorted(FAMILIES))}")
-    return _computed(family, quality)
+    if family not in FAMILIES and not family.endswith(SUFFIX):
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"unknown quantisation tables {family!r}; known: {known}, or the path of a .json file")
+
+
+def family(reference: str, read: Read = read_local) -> Family:
+    """A family by its name, or by the path of its file.
+
+    Raises:
+      AdaCompressError: the file cannot be read, or holds no family.
+    """
+    if reference in FAMILIES:
+        file = resources.files("beam_adacompress.jpeg") / "families" / (reference + SUFFIX)
+        return from_json(file.read_bytes(), str(file))
+    try:
+        return from_json(read(reference), reference)
+    except OSError as error:
+        raise AdaCompressError(f"the tables {reference} cannot be read: {error.strerror or error}") from error
+
+
+def quantisation(reference: str, quality: int, read: Read = read_local) -> Quantisation:
+    """The tables of a family at a quality; a file is read once in a process.
+
+    Args:
+      reference: a family's name, or the path of its file.
+      quality: 1..100.
+      read: gives the bytes of a file at any path that the job understands.
+
+    Raises:
+      TypeError, ValueError: as `check_action`.
+      AdaCompressError: as `family`.
+    """
+    check_action(reference, quality)
+    return _computed(reference, quality, read)
 
 
 @functools.lru_cache(maxsize=1024)
-def _computed(family: str, quality: int) -> Quantisation:
-    return FAMILIES[family](quality)
+def _computed(reference: str, quality: int, read: Read) -> Quantisation:
+    return _family(reference, read).at(quality)
+
+
+_family = functools.lru_cache(maxsize=64)(family)

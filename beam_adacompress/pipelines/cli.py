@@ -29,6 +29,7 @@ class Command(NamedTuple):
 COMMANDS: Mapping[str, Command] = {
     "compress": Command("beam_adacompress.pipelines.compress", "shrink a folder or bucket of images"),
     "score": Command("beam_adacompress.pipelines.score", "ask a backend about a sample of what was shrunk"),
+    "tables": Command("beam_adacompress.pipelines.tables", "fit quantisation tables to images, or show them"),
     "demo": Command("beam_adacompress.pipelines.demo", "shrink photographs that come with scikit-image and -learn"),
 }
 

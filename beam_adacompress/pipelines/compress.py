@@ -107,7 +107,7 @@ class CompressJob:
         return ChooseQuality(self.quality, self.tables)
 
     def compress_jpeg(self) -> CompressJPEG:
-        names = [field.name for field in dataclasses.fields(CompressJPEG)]
+        names = [field.name for field in dataclasses.fields(jpeg.Settings)]
         return CompressJPEG(**{name: getattr(self, name) for name in names})
 
     def options(self) -> dict[str, Any]:
@@ -138,7 +138,11 @@ class CompressOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
         add("--quality", type=int, default=DEFAULT_QUALITY, help="JPEG quality of every image, 1 to 100")
-        add("--tables", default=ANNEXK, help="quantisation tables: " + ", ".join(sorted(jpeg.FAMILIES)))
+        add(
+            "--tables",
+            default=ANNEXK,
+            help=f"quantisation tables: {', '.join(jpeg.FAMILIES)}, or a fitted family's file",
+        )
         add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         add(
             "--no-optimize",

@@ -17,7 +17,7 @@ class FixedPolicy:
 
     Args:
       quality: 1 (smallest) to 100.
-      tables: name of a quantisation-table family, see `jpeg.tables.FAMILIES`.
+      tables: a quantisation-table family: a name in `jpeg.tables.FAMILIES`, or the path of a fitted one's file.
 
     Raises:
       TypeError: quality is not an integer.
@@ -28,12 +28,13 @@ class FixedPolicy:
     tables: str = tables.ANNEXK
 
     def __post_init__(self) -> None:
-        tables.quantisation(self.tables, self.quality)
+        tables.check_action(self.tables, self.quality)
 
     @property
     def version(self) -> str:
         """Names the policy in manifests and in the files that it made, e.g. `fixed-35`."""
-        family = "" if self.tables == tables.ANNEXK else f"{self.tables}-"
+        stem = self.tables.removesuffix(tables.SUFFIX).rpartition("/")[2]
+        family = "" if self.tables == tables.ANNEXK else f"{stem}-"
         return f"fixed-{family}{self.quality}"
 
     def choose(self) -> Choice:

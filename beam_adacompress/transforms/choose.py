@@ -26,7 +26,7 @@ class ChooseQuality(SeveralOutputs):
 
     Args:
       quality: the JPEG quality for every image, 1..100.
-      tables: quantisation-table family, see `jpeg.FAMILIES`.
+      tables: quantisation-table family: a name in `jpeg.FAMILIES`, or the path of a fitted one's JSON file.
 
     Raises:
       TypeError, ValueError: an argument is no quality, or no known family.

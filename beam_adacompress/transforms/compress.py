@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 import apache_beam as beam
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
+from beam_adacompress.jpeg.tables import check_action
 from beam_adacompress.records import KEPT, Choice, CompressedImage
-from beam_adacompress.transforms import rows
+from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
 
@@ -30,7 +31,10 @@ class CompressJPEG(SeveralOutputs):
     rows with those too. The second output, `failures`, holds `ImageFailure` rows: images that are truncated,
     corrupt, no image at all, or larger than `max_pixels`.
 
-    The arguments are those of `jpeg.Settings`.
+    Args:
+      tables: quantisation-table family in the place of the chosen ones: a name in `jpeg.FAMILIES`, or the path of a
+        fitted one's JSON file. The row's choice then names it.
+      others: those of `jpeg.Settings`.
 
     Raises:
       ValueError: an argument is out of range.
@@ -43,17 +47,21 @@ class CompressJPEG(SeveralOutputs):
     min_saving: float = jpeg.Settings.min_saving
     max_pixels: int = jpeg.Settings.max_pixels
     flatten: bool = jpeg.Settings.flatten
+    tables: Optional[str] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._settings = jpeg.Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
+        if self.tables is not None:
+            check_action(self.tables, quality=1)
+        names = [field.name for field in dataclasses.fields(jpeg.Settings)]
+        self._settings = jpeg.Settings(**{name: getattr(self, name) for name in names})
 
     def expand(self, images: beam.PCollection[Any]) -> ImagesAndFailures:
         fields = rows.fields_of(images, "CompressJPEG", {"key": str, "data": bytes, "choice": Choice})
         compressed, compressed_type = rows.shape(fields, "CompressJPEG", _ADDED, CompressedImage)
         failed, failed_type = failure_shape(fields, "CompressJPEG")
         outputs = images | "Compress" >> (
-            beam.ParDo(_Compress(self._settings, compressed, failed))
+            beam.ParDo(_Compress(self._settings, self.tables, compressed, failed))
             .with_output_types(compressed_type, **{FAILURES: failed_type})
             .with_outputs(FAILURES, main="images")
         )
@@ -61,18 +69,23 @@ class CompressJPEG(SeveralOutputs):
 
 
 class _Compress(beam.DoFn):
-    def __init__(self, settings: jpeg.Settings, compressed: rows.Shape, failed: rows.Shape) -> None:
+    def __init__(
+        self, settings: jpeg.Settings, tables: Optional[str], compressed: rows.Shape, failed: rows.Shape
+    ) -> None:
         self._settings = settings
+        self._tables = tables
         self._compressed = compressed
         self._failed = failed
         self._metrics = StageMetrics("CompressJPEG")
 
     def process(self, row: Any) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        choice = row.choice
+        choice = row.choice if self._tables is None else row.choice._replace(tables=self._tables)
         start = time.perf_counter()
         try:
-            result = jpeg.compress(row.data, choice.tables, choice.quality, choice.policy_version, self._settings)
+            result = jpeg.compress(
+                row.data, choice.tables, choice.quality, choice.policy_version, self._settings, files.read
+            )
         except ImageError as error:
             self._metrics.failed()
             yield failure(self._failed, row, "CompressJPEG", error)
@@ -84,6 +97,7 @@ class _Compress(beam.DoFn):
         self._metrics.gave(len(result.data))
         yield self._compressed.make(
             row,
+            choice=choice,
             compressed=result.data,
             status=result.status,
             reason=result.reason,

@@ -61,7 +61,7 @@ class Shape:
     def make(self, row: Any, **added: Any) -> Any:
         values = {name: getattr(row, name) for name in self.carried}
         build: Callable[..., Any] = self.record or beam.Row
-        return build(**values, **added)
+        return build(**{**values, **added})
 
 
 def shape(

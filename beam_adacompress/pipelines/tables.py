@@ -1,0 +1,234 @@
+"""`adacompress tables fit` and `adacompress tables show`: quantisation tables made for networks.
+
+ListImages ─▶ SampleFiles ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ MeasureBands ─▶ fit ─▶ FAMILY.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_adacompress import jpeg
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.jpeg import fitting
+from beam_adacompress.jpeg.bands import BandStats
+from beam_adacompress.jpeg.codec import SUBSAMPLINGS
+from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
+from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
+from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.options import JobOptions, Parser, UsageError, absolute, adder, parse
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.measure_bands import MeasureBands, SampleFiles
+from beam_adacompress.transforms.sources import ListImages, ReadImages, SpreadImages
+
+METHODS = (DEEPN, FEATURE_DISTILLATION)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitJob:
+    """One fit; the fields are options of `adacompress tables fit`.
+
+    Args:
+      input: a folder or prefix, a glob, or one file. Folders are classes.
+      output: the family's JSON file.
+      method: `deepn` or `feature-distillation`.
+      per_class: images of each folder to look at; None for all.
+      subsampling: of the chrominance, as the encoder will have it.
+      max_pixels: larger images are left out.
+      overwrite: write over a file that is there.
+      seed: of the images that are drawn.
+      deepn, distillation: the methods' parameters.
+
+    Raises:
+      ValueError: an option is out of range.
+    """
+
+    input: str
+    output: str
+    method: str = DEEPN
+    per_class: Optional[int] = None
+    subsampling: str = jpeg.Settings.subsampling
+    max_pixels: int = jpeg.Settings.max_pixels
+    overwrite: bool = False
+    seed: int = 0
+    deepn: DeepN = dataclasses.field(default_factory=DeepN)
+    distillation: FeatureDistillation = dataclasses.field(default_factory=FeatureDistillation)
+
+    def __post_init__(self) -> None:
+        if not self.output.endswith(SUFFIX):
+            raise ValueError(f"the output {self.output} must end in {SUFFIX}: that is how a family of tables is known")
+        SampleFiles(self.per_class, self.seed)
+
+    @property
+    def name(self) -> str:
+        return self.output.removesuffix(SUFFIX).rpartition("/")[2]
+
+    def fit(self, stats: BandStats) -> Family:
+        """The family for a statistic.
+
+        Raises:
+          AdaCompressError: it is of no image.
+        """
+        if not stats.images:
+            raise AdaCompressError(f"no image in {self.input} can be read: there is nothing to fit tables to")
+        if self.method == DEEPN:
+            return fitting.fit_deepn(stats, self.name, self.deepn)
+        return fitting.fit_feature_distillation(stats, self.name, self.distillation)
+
+
+class TablesOptions(PipelineOptions):
+    """The same as pipeline options."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        add = adder(parser)
+        add("--method", default=DEEPN, choices=METHODS, help="how tables are made of the images' statistics")
+        add("--per-class", type=int, help="images of each folder to look at; all if not given")
+        parser.add_argument("--fit-subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS)
+        parser.add_argument("--fit-seed", type=int, default=0, help="of the images that are drawn")
+        for name in ("a", "b", "c", "k1", "k2", "k3", "smallest"):
+            default = getattr(DeepN, name)
+            add(f"--deepn-{name}", type=float, default=default, help="constant of DeepN-JPEG's map, see fitting.DeepN")
+        add(
+            "--deepn-thresholds",
+            default="20,60",
+            metavar="T1,T2",
+            help="of DeepN-JPEG's map; or ranking: 6, 22, 36 bands",
+        )
+        add("--deepn-monotone", action="store_true", help="mend the jump of DeepN-JPEG's map at its second threshold")
+        add("--defensive-step", type=int, default=FeatureDistillation.step, help="of Feature Distillation")
+        add("--spared-step", type=int, default=FeatureDistillation.spared_step, help="of the bands that it spares")
+        add("--spared", default=FeatureDistillation.spared, choices=fitting.SPARED, help="which bands it spares")
+        add("--spared-bands", type=int, default=FeatureDistillation.bands, help="how many")
+
+
+def job_of(values: dict[str, Any]) -> FitJob:
+    """The job that options ask for.
+
+    Raises:
+      ValueError: one is out of range.
+    """
+    written = values["deepn_thresholds"]
+    try:
+        low, high = (None, None) if written == fitting.RANKING else (float(text) for text in written.split(","))
+    except ValueError as error:
+        raise ValueError(f"deepn_thresholds must be ranking or two numbers like 20,60, got {written!r}") from error
+    constants = {name: values[f"deepn_{name}"] for name in ("a", "b", "c", "k1", "k2", "k3", "smallest", "monotone")}
+    return FitJob(
+        input=absolute(values["input"]),
+        output=absolute(values["output"]),
+        method=values["method"],
+        per_class=values["per_class"],
+        subsampling=values["fit_subsampling"],
+        overwrite=values["overwrite"],
+        seed=values["fit_seed"],
+        deepn=DeepN(**constants, thresholds=None if low is None or high is None else (low, high)),
+        distillation=FeatureDistillation(
+            values["defensive_step"], values["spared_step"], values["spared"], values["spared_bands"]
+        ),
+    )
+
+
+def run(argv: Optional[Sequence[str]] = None) -> int:
+    """Runs `adacompress tables ARGV` and returns its exit status.
+
+    Raises:
+      AdaCompressError: the tables cannot be fitted, or read.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    actions = {"fit": _run_fit, "show": _run_show}
+    if not arguments or arguments[0] not in actions:
+        if arguments[:1] in ([], ["-h"], ["--help"]):
+            print("usage: adacompress tables fit|show [OPTIONS]; --help after one of them says more")
+            return 0
+        raise UsageError(f"unknown {arguments[0]!r}; adacompress tables knows fit and show")
+    return actions[arguments[0]](arguments[1:])
+
+
+def fit(pipeline: beam.Pipeline, job: FitJob) -> beam.PCollection[str]:
+    """Adds the job to a pipeline; gives the path of the family's file, when it is written."""
+    listed = pipeline | "ListImages" >> ListImages(job.input)
+    read = (
+        listed.images
+        | "SampleFiles" >> SampleFiles(job.per_class, job.seed)
+        | "SpreadImages" >> SpreadImages()
+        | "ReadImages" >> ReadImages()
+    )
+    return (
+        read.images
+        | "MeasureBands" >> MeasureBands(job.subsampling, job.max_pixels)
+        | "Fit" >> beam.Map(functools.partial(_write, job)).with_output_types(str)
+    )
+
+
+def _write(job: FitJob, stats: BandStats) -> str:
+    scratch = files.join(job.output.rpartition("/")[0], f".adacompress-{uuid.uuid4().hex}")
+    try:
+        files.write(job.output, job.fit(stats).to_json(), scratch, "application/json")
+    except OSError as error:
+        raise AdaCompressError(f"{job.output} cannot be written: {error.strerror or error}") from error
+    finally:
+        files.delete([scratch])
+    return job.output
+
+
+def _run_fit(argv: Sequence[str]) -> int:
+    values, rest = parse(
+        "adacompress tables fit",
+        "Fit quantisation tables to the images that they are for.",
+        [JobOptions, TablesOptions],
+        ["--input", "--output"],
+        argv,
+    )
+    try:
+        job = job_of(values)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    options = PipelineOptions(rest)
+    FileSystems.set_options(options)
+    if not job.overwrite and files.status(job.output) is not None:
+        raise AdaCompressError(f"{job.output} is there already: choose another --output, or --overwrite it")
+    runner, _ = local.choose_runner(options, rest)
+    pipeline = beam.Pipeline(runner, options)
+    fit(pipeline, job)
+    if local.run_to_end(pipeline, options, contextlib.nullcontext()):
+        made = family(job.output, files.read)
+        print(f"{made.name}: fitted to {made.origin['images']} images")
+        print(shown(made, 50))
+        print(f"use it with: adacompress compress --tables {job.output} ...")
+    return 0
+
+
+def _run_show(argv: Sequence[str]) -> int:
+    parser = Parser(prog="adacompress tables show", description="Show the tables of a family.")
+    parser.add_argument("family", help=f"one of {', '.join(jpeg.FAMILIES)}, or the path of a family's file")
+    parser.add_argument("--quality", type=int, default=50, help="1 to 100")
+    given = parser.parse_args(list(argv))
+    try:
+        quantisation(given.family, given.quality, files.read)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(shown(family(given.family, files.read), given.quality))
+    return 0
+
+
+def shown(made: Family, quality: int) -> str:
+    """Both tables side by side, for people."""
+    luma, chroma = made.at(quality)
+    lines = [f"{'luminance, quality ' + str(quality):<40}  chrominance"]
+    lines += [f"{_row(luma, row)}  {_row(chroma, row)}" for row in range(8)]
+    return "\n".join(lines)
+
+
+def _row(table: Table, row: int) -> str:
+    return "".join(f"{step:>5}" for step in table[8 * row : 8 * row + 8])
