@@ -12,6 +12,8 @@ GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
 LITERT = ["ai-edge-litert>=2.0"]
 REKOGNITION = ["boto3>=1.34"]
 TRAIN = ["tensorflow>=2.18"]
+# One wheel for all Pythons, but none for Linux on ARM.
+DCT = ["jpeglib>=1.0.2,<1.1; sys_platform != 'linux' or platform_machine == 'x86_64'"]
 YAML = ["apache-beam[yaml]>=2.77,<3"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
@@ -19,6 +21,7 @@ TEST = [
     *DEMO,
     *LITERT,
     *REKOGNITION,
+    *DCT,
     *TRAIN,
     *YAML,
     "build>=1.2",
@@ -57,10 +60,11 @@ setup(
         "rekognition": REKOGNITION,
         "litert": LITERT,
         "train": TRAIN,
+        "dct": DCT,
         "yaml": YAML,
         "demo": DEMO,
         "test": TEST,
-        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *YAML, *DEMO],
+        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DCT, *YAML, *DEMO],
     },
     entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:entry_point"]},
 )

@@ -16,5 +16,6 @@ from beam_adacompress.records import Score as Score
 from beam_adacompress.records import Usage as Usage
 from beam_adacompress.transforms import ChooseQuality as ChooseQuality
 from beam_adacompress.transforms import CompressJPEG as CompressJPEG
+from beam_adacompress.transforms import DecodeDCT as DecodeDCT
 from beam_adacompress.transforms import ScoreWithBackend as ScoreWithBackend
 from beam_adacompress.version import __version__ as __version__

@@ -117,6 +117,7 @@ class ScoreStats:
     backends: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
     total: Sums = dataclasses.field(default_factory=Sums)
     actions: dict[str, Sums] = dataclasses.field(default_factory=dict)
+    parts: set[str] = dataclasses.field(default_factory=set)  # paths of the files that hold them
     images: int = 0  # of which the sample was taken
     calls: int = 0
     retries: int = 0
@@ -145,6 +146,7 @@ class ScoreStats:
         self.statuses += other.statuses
         self.failures += other.failures
         self.backends += other.backends
+        self.parts |= other.parts
         self.total.merge(other.total)
         for action, sums in other.actions.items():
             self.actions.setdefault(action, Sums()).merge(sums)

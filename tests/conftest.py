@@ -54,6 +54,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def make_corpus(folder: Path) -> Path:
+    for index in range(6):
+        path = folder / ("ab"[index % 2]) / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(seed=index)))
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds the answers of another in the user's cache folder."""
@@ -63,12 +71,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     """Six photographs' stand-ins in two folders."""
-    folder = tmp_path / "in"
-    for index in range(6):
-        path = folder / ("ab"[index % 2]) / f"{index}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(picture(seed=index)))
-    return folder
+    return make_corpus(tmp_path / "in")
 
 
 @pytest.fixture

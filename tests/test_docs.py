@@ -14,7 +14,8 @@ from conftest import encoded, picture
 from loopback import json_reply, serving
 
 from beam_adacompress import Label, Query
-from beam_adacompress.backends.client import Client, Manners
+from beam_adacompress.backends.client import Client
+from beam_adacompress.backends.manners import Manners
 
 DOCS = Path(__file__).parent.parent / "docs"
 PIPELINE, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)

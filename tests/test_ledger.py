@@ -60,6 +60,31 @@ def test_time_without_calls_is_not_made_up_for(tmp_path):
     assert times[-1] - times[0] >= 0.089
 
 
+def test_time_that_has_gone_by_is_not_made_up_for_by_several_workers(tmp_path):
+    """Each holds calls claimed ahead when all are paused; afterwards they are spaced over all workers again."""
+    ledgers = [Ledger(str(tmp_path), None, calls_per_second=100) for _ in range(4)]
+    for ledger in ledgers:
+        ledger._most_ahead = 20
+        ledger.claim(1, ahead=20)
+    time.sleep(1.2)
+    times = sorted(ledger.claim(1, ahead=0).at for ledger in ledgers for _ in range(10))
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.0099
+
+
+def test_calls_can_be_postponed_without_being_counted_twice(tmp_path):
+    ledger = Ledger(str(tmp_path), max_calls=3, calls_per_second=100)
+    granted = ledger.claim(3, 0)
+    assert ledger.postpone(3) >= granted.at + 0.03
+    assert [claim["total"] for claim in claims(tmp_path)] == [3, 3]
+    assert ledger.claim(1, 0).calls == 0
+
+
+def test_a_batch_may_not_exceed_the_rate_alone(tmp_path):
+    assert Ledger(str(tmp_path), None, calls_per_second=2.5).most_at_once == 2
+    assert Ledger(str(tmp_path), None, calls_per_second=0.1).most_at_once == 1
+    assert Ledger(str(tmp_path), 10, None).most_at_once is None
+
+
 def test_a_budget_of_nothing(tmp_path):
     assert Ledger(str(tmp_path), 0, None).claim(1, 0).calls == 0
 

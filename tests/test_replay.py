@@ -268,7 +268,7 @@ def test_bad_record_uri(target: str, message: str) -> None:
 
 def test_record_delegates(tmp_path: Path) -> None:
     made = recording(tmp_path / "a.jsonl", Inner())
-    assert made.terms == Terms("inner", "v3", max_batch=4, max_bytes=5, price=0.25, cacheable=False)
+    assert made.terms == Terms("inner", "v3", max_batch=4, max_bytes=5, price=0.25)
     assert made.concurrent is False
     assert recording(tmp_path / "a.jsonl", Replay("a.jsonl")).concurrent is True
 

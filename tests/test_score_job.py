@@ -17,12 +17,12 @@ from urllib.parse import parse_qs
 
 import pandas
 import pytest
-from conftest import IN_PROCESS, encoded, files_of, manifest_rows, picture
+from conftest import IN_PROCESS, encoded, files_of, make_corpus, manifest_rows, picture
 from loopback import Reply, Request, json_reply, serving
 
 from beam_adacompress import scores
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines import cli, progress, score
+from beam_adacompress.pipelines import cli, progress, score_job
 
 CLI = [sys.executable, "-m", "beam_adacompress"]
 
@@ -60,11 +60,19 @@ REPLIES = {
 }
 
 
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory) -> Path:
+    """A corpus `in` and a compress run of it at quality 35, `out`; not to be changed."""
+    folder = tmp_path_factory.mktemp("compressed")
+    make_corpus(folder / "in")
+    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", *IN_PROCESS]) == 0
+    return folder
+
+
 @pytest.fixture
-def run(corpus, compress, tmp_path) -> Path:
-    """A compress run of the corpus at quality 35."""
-    assert compress(corpus) == 0
-    return tmp_path / "out"
+def run(compressed, tmp_path) -> Path:
+    """A copy of the compress run; its originals are not copied."""
+    return shutil.copytree(compressed / "out", tmp_path / "out")
 
 
 def scored(run: Path, output: Path, backend: str, *options: str) -> int:
@@ -209,10 +217,11 @@ def test_a_dry_run_needs_no_credentials(run, tmp_path, capsys):
 
 
 def test_what_is_no_longer_what_it_was_is_not_scored(corpus, run, tmp_path, vision):
+    originals = ["--originals", str(corpus)]
     (corpus / "a" / "0.jpg").write_bytes(encoded(picture(seed=99)))
     (corpus / "b" / "1.jpg").unlink()
     (run / "images" / "a" / "2.jpg").write_bytes(b"damaged")
-    assert scored(run, tmp_path / "score", vision.uri) == 0
+    assert scored(run, tmp_path / "score", vision.uri, *originals) == 0
     failures = pandas.read_parquet(tmp_path / "score" / "failures")
     assert failures[["key", "stage", "reason"]].values.tolist() == [
         ["a/0.jpg", "ReadPairs", "changed"],
@@ -223,8 +232,8 @@ def test_what_is_no_longer_what_it_was_is_not_scored(corpus, run, tmp_path, visi
     assert summary_of(tmp_path / "score")["images"]["scored"] == 3
 
 
-def test_originals_that_have_moved(corpus, run, tmp_path):
-    shutil.move(corpus, tmp_path / "elsewhere")
+def test_originals_that_have_moved(compressed, run, tmp_path):
+    shutil.copytree(compressed / "in", tmp_path / "elsewhere")
     backend = recorded(tmp_path / "replies.jsonl", REPLIES)
     assert scored(run, tmp_path / "score", backend, "--originals", str(tmp_path / "elsewhere")) == 0
     assert summary_of(tmp_path / "score")["images"]["scored"] == 4
@@ -269,6 +278,122 @@ def test_wrong_usage(run, tmp_path, capsys, options, status, message):
     assert message in capsys.readouterr().err
 
 
+def test_options_of_another_command_are_refused(corpus, compress, tmp_path, vision, capsys):
+    for option in ("--dry-run", "--backend=facepp", "--originals=/nowhere"):
+        assert compress(corpus, tmp_path / "out", "--score-with", vision.uri, option) == 2
+        assert f"unknown option {option.partition('=')[0]}" in capsys.readouterr().err
+    assert compress(corpus, tmp_path / "out", "--score-with", vision.uri, "--dry_run=True") == 2
+    assert "--dry_run is DataflowRunner's, and a local run would go on" in capsys.readouterr().err
+    assert compress(corpus, tmp_path / "out", "--sample-rate", "0.5") == 2
+    assert "sample_rate is about scoring: give score_with=BACKEND too" in capsys.readouterr().err
+    assert not vision.server.requests
+
+
+def test_a_run_is_not_scored_into_itself(run, tmp_path, capsys):
+    before = files_of(run)
+    for output in (run, run / "images", run / "images" / "sub", run / "manifest", run / "_adacompress"):
+        assert scored(run, output, "replay:/nowhere.jsonl", "--overwrite") == 2
+        assert "is a part of the run" in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    assert scored(run, other, "replay:/nowhere.jsonl", "--overwrite") == 1
+    assert "holds a run of another kind (adacompress.run): choose another --output" in capsys.readouterr().err
+    assert files_of(run) == files_of(other) == before
+
+
+def test_a_cache_is_not_where_runs_delete(run, tmp_path, capsys):
+    for cache in (tmp_path / "score" / "scores", run / "images" / "cache"):
+        assert scored(run, tmp_path / "score", "google-vision", "--cache", str(cache)) == 2
+        assert "is where runs delete files: choose another --cache" in capsys.readouterr().err
+
+
+def test_what_fails_leaves_the_earlier_scores(run, tmp_path, vision, monkeypatch):
+    assert scored(run, tmp_path / "score", vision.uri) == 0
+    before = files_of(tmp_path / "score" / "scores")
+    monkeypatch.delenv("FACEPP_API_KEY")
+    assert scored(run, tmp_path / "score", vision.uri) == 1
+    assert files_of(tmp_path / "score" / "scores") == before
+
+
+def test_files_of_others_are_left_alone(run, tmp_path, vision):
+    mine = tmp_path / "score" / "scores" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    assert scored(run, tmp_path / "score", vision.uri) == 1
+    assert scored(run, tmp_path / "score", vision.uri, "--overwrite") == 0
+    assert mine.read_text() == "precious"
+    assert scored(run, tmp_path / "score", vision.uri) == 0
+
+
+def test_limits_may_change_between_runs(run, tmp_path, vision, capsys):
+    assert scored(run, tmp_path / "score", vision.uri, "--max-calls", "4", "--concurrency=1") == 0
+    assert summary_of(tmp_path / "score")["failures"] == {"budget-spent": 4}
+    assert scored(run, tmp_path / "score", vision.uri, "--max-calls", "100", "--timeout", "7") == 0
+    content = summary_of(tmp_path / "score")
+    assert (content["images"]["scored"], content["options"]["max_calls"]) == (6, 100)
+    assert content["usage"] | {"throttled_seconds": 0} == {
+        "calls": 8,
+        "retries": 0,
+        "cache_hits": 4,
+        "throttled_seconds": 0,
+        "cost_usd": 4.0,
+    }
+    assert not list((tmp_path / "score" / "failures").glob("*.parquet"))
+
+
+def test_a_cache_that_cannot_be_written_is_found_before_the_first_call(run, tmp_path, vision, capsys):
+    (tmp_path / "file").write_text("")
+    assert scored(run, tmp_path / "score", vision.uri, "--cache", str(tmp_path / "file")) == 1
+    assert "answers cannot be cached below" in capsys.readouterr().err
+    assert not vision.server.requests
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--template_location=gs://b/t"], "--max-calls holds for one run, and a template is run many times"),
+        (["--runner=DataflowRunner"], "which Dataflow's workers do not share: give --cache gs://..."),
+    ],
+)
+def test_limits_that_would_not_hold_are_refused(run, tmp_path, capsys, options, message):
+    arguments = ["--input", str(run), "--output", str(tmp_path / "score"), "--backend", "google-vision"]
+    assert cli.main(["score", *arguments, "--max-calls=5", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-cost", "inf"], "max_cost must be at least 0 USD"),
+        (
+            ["--backend", "google-vision?price=nan"],
+            "the price of google-vision must be a number of USD from 0, got nan",
+        ),
+        (
+            ["--backend", "google-vision?price=-1"],
+            "the price of google-vision must be a number of USD from 0, got -1.0",
+        ),
+    ],
+)
+def test_money_that_is_none(run, tmp_path, capsys, options, message):
+    assert scored(run, tmp_path / "score", "google-vision", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_recording_is_paid_once_too(run, tmp_path, vision):
+    for name in ("one", "two"):
+        assert scored(run, tmp_path / name, f"record:{tmp_path}/{name}.jsonl+{vision.uri}") == 0
+    assert sum(vision.asked.values()) == 12
+    tapes = [sorted((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("one", "two")]
+    assert tapes[0] == tapes[1]
+
+
+def test_score_failures_count_in_a_compress_run(corpus, compress, tmp_path):
+    backend = recorded(tmp_path / "replies.jsonl", REPLIES)
+    options = ["--score-with", backend, "--sample-rate", "1", "--max-failures", "0.1"]
+    assert compress(corpus, tmp_path / "out", *options) == 3
+
+
 def test_an_unfinished_run_is_not_scored(run, tmp_path, capsys):
     (run / "summary.json").unlink()
     assert scored(run, tmp_path / "score", recorded(tmp_path / "r.jsonl", REPLIES)) == 1
@@ -283,7 +408,6 @@ def test_another_run_is_not_written_over(run, tmp_path, capsys):
     assert "holds a run with other options (errors was 'count', now 'skip')" in capsys.readouterr().err
     assert files_of(tmp_path / "score" / "scores") == before
     assert scored(run, tmp_path / "score", backend, "--errors", "skip", "--overwrite") == 0
-    assert scored(run, run, backend) == 1  # nor a compress run
 
 
 def test_recording_and_replaying_agree(run, tmp_path, vision):
@@ -347,11 +471,11 @@ def test_progress_tells_what_is_spent(run, tmp_path, vision, monkeypatch, capsys
 
 def test_where_answers_are_kept_by_default(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert score.default_cache("/out") == "/caches/beam-adacompress"
-    assert score.default_cache("gs://bucket/run") == "gs://bucket/run/cache"
+    assert score_job.default_cache("/out") == "/caches/beam-adacompress"
+    assert score_job.default_cache("gs://bucket/run") == "gs://bucket/run/cache"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert score.default_cache("/out") == "/home/me/.cache/beam-adacompress"
+    assert score_job.default_cache("/out") == "/home/me/.cache/beam-adacompress"
 
 
 @pytest.mark.shared_data

@@ -29,7 +29,7 @@ _REASONS = {  # by error_code; what is not here is REFUSED
     18: contract.THROTTLED,
     19: contract.QUOTA,  # of the account
     100: contract.CREDENTIALS,
-    110: contract.UNAVAILABLE,  # for a token that it has just given
+    110: contract.UNAVAILABLE,  # another try comes with another token
     111: contract.UNAVAILABLE,
     216200: contract.BAD_IMAGE,
     216201: contract.BAD_IMAGE,
@@ -71,6 +71,7 @@ class Baidu(Backend):
         self._service = https.Service("baidu", self.endpoint, [key, secret], _VARIABLES)
         self._lock = threading.Lock()  # around the token
         self._token: Optional[str] = None
+        self._stale: Optional[str] = None  # the token that the service has refused
         self._renew_at = 0.0  # monotonic
 
     def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:
@@ -78,9 +79,8 @@ class Baidu(Backend):
         token = self._access_token(until)
         reply = self._post(_CALL + token, {}, until, image=images[0].data)
         if reply.content.get("error_code") in _STALE:
-            # A call with such a token is not billed, so this is still the one call that the caller counts.
-            token = self._access_token(until, stale=token)
-            reply = self._post(_CALL + token, {}, until, image=images[0].data)
+            # Renewed when the caller tries again: sending the image twice here would be a call that nobody counts.
+            self._stale = token
         return [self._labels(reply)]
 
     def _post(self, path: str, fields: Mapping[str, str], until: float, **images: bytes) -> https.Reply:
@@ -94,12 +94,12 @@ class Baidu(Backend):
             raise self._service.failure(reason or contract.REFUSED, text, reply)
         return self._service.labels(self._service.content(reply).get("result"), "keyword", "score", best=1)
 
-    def _access_token(self, until: float, stale: Optional[str] = None) -> str:
-        """The token, a new one if there is none, or it is `stale` or too old; fetched by one thread at a time."""
+    def _access_token(self, until: float) -> str:
+        """The token, a new one if there is none, or it is stale or too old; fetched by one thread at a time."""
         if not self._lock.acquire(timeout=max(0.0, until - time.monotonic())):
             raise BackendError(contract.TIMEOUT, "baidu did not give a token in time")
         try:
-            if self._token is None or self._token == stale or time.monotonic() >= self._renew_at:
+            if self._token is None or self._token == self._stale or time.monotonic() >= self._renew_at:
                 self._token, lifetime = self._fetch(until)
                 self._renew_at = time.monotonic() + max(lifetime - _DAY, lifetime / 2)
             return self._token

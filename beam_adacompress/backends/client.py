@@ -21,13 +21,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional
 
 from beam_adacompress.backends import contract
 from beam_adacompress.backends.contract import Answer, Backend, BackendError, Labels, Query
+from beam_adacompress.backends.manners import LONGEST_PAUSE, Answered, Cache, Manners, Permits
 
 REMEMBERED = 4096  # answers, so that what one bundle asks twice is asked once even without a cache
-LONGEST_PAUSE = 60.0  # seconds between two tries, unless the backend asks for more
 LONGEST_WAIT = 300.0  # seconds that a backend may ask to wait; more means that its quota is used up
 _GRACE = 0.25  # seconds by which a backend may report its own timeout before it is abandoned
 
@@ -39,71 +39,6 @@ _FINAL = {contract.QUOTA, contract.CREDENTIALS, contract.BUDGET}
 _LOGGER = logging.getLogger(__name__)
 
 
-class Cache(Protocol):
-    """Where answers are kept between jobs."""
-
-    def get(self, sha256: str) -> Optional[Labels]:
-        """The labels kept for the bytes with this digest, or None."""
-
-    def put(self, sha256: str, labels: Labels) -> Labels:
-        """Keeps labels. Returns those that are kept: another worker may have been first."""
-
-
-class Grant(NamedTuple):
-    """Calls that may be made."""
-
-    calls: int  # as many as asked for, or fewer: the budget is spent
-    at: float  # not before this time, in seconds since the epoch
-
-
-class Permits(Protocol):
-    """What limits the calls of a job."""
-
-    def claim(self, calls: int, ahead: int) -> Grant:
-        """Claims calls; `ahead` more are waiting."""
-
-
-class Answered(NamedTuple):
-    """What came of asking for one image."""
-
-    answer: Answer
-    calls: int = 0
-    retries: int = 0
-    from_cache: bool = False
-    throttled: float = 0.0  # seconds that its calls waited for their turn
-    latency: Optional[float] = None  # seconds of the call that answered
-
-
-@dataclasses.dataclass(frozen=True)
-class Manners:
-    """How a client behaves towards its backend.
-
-    Args:
-      timeout: seconds after which a call is interrupted and counts as failed.
-      retries: how often one image is sent again after an error that may pass.
-      concurrency: calls under way at once; None for 16, or 1 where the backend runs in the worker.
-      pause: seconds before the first retry; doubles with each, by chance shortened by up to half.
-
-    Raises:
-      ValueError: an argument is out of range.
-    """
-
-    timeout: float = 30.0
-    retries: int = 5
-    concurrency: Optional[int] = None
-    pause: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout < math.inf:
-            raise ValueError(f"timeout must be a number of seconds above 0, got {self.timeout}")
-        if self.retries < 0:
-            raise ValueError(f"retries must be at least 0, got {self.retries}")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, got {self.concurrency}")
-        if not 0 <= self.pause <= LONGEST_PAUSE:
-            raise ValueError(f"pause must be from 0 to {LONGEST_PAUSE:g} seconds, got {self.pause}")
-
-
 class Asked(NamedTuple):
     """A question under way."""
 
@@ -112,7 +47,9 @@ class Asked(NamedTuple):
 
     def result(self) -> Answered:
         answered = self.future.result()
-        return answered if self.is_first else Answered(answered.answer, from_cache=True)
+        if self.is_first:
+            return answered
+        return Answered(answered.answer, from_cache=not isinstance(answered.answer, BackendError))
 
 
 @dataclasses.dataclass(eq=False)
@@ -121,6 +58,7 @@ class _Waiting:
     digest: str
     future: Future[Answered]
     looked_up: bool
+    first: bool
     alone: bool = False
     calls: int = 0
     throttled: float = 0.0
@@ -146,11 +84,14 @@ class Client:
         self._permits = permits
         usual = 1 if self.terms.is_local else 16
         self._threads = 1 if not backend.concurrent else manners.concurrency or usual
+        at_once = None if permits is None else permits.most_at_once
+        self._most_at_once = min(self.terms.max_batch, at_once or self.terms.max_batch)
         self._changed = threading.Condition()
         # All below is guarded by _changed.
         self._waiting: list[tuple[float, int, _Waiting]] = []  # a heap: not before (monotonic), number, image
         self._numbers = itertools.count()
-        self._running = 0
+        self._running = 0  # threads
+        self._busy = 0  # of those, the ones that are not looking for work
         self._pause_until = 0.0
         self._final: Optional[BackendError] = None
         self._remembered: collections.OrderedDict[str, Future[Answered]] = collections.OrderedDict()
@@ -163,13 +104,19 @@ class Client:
         """Rows that a caller should keep under way, so that the backend is never idle and batches are full."""
         return max(8, 2 * self._threads * self.terms.max_batch)
 
-    def ask(self, query: Query) -> Asked:
-        """Asks for the labels of one image; an image that is under way, or was asked lately, is not asked again."""
+    def ask(self, query: Query, first: bool = False) -> Asked:
+        """Asks for the labels of one image; an image that is under way, or was asked lately, is not asked again.
+
+        Args:
+          query: the image.
+          first: whether it goes before the others that wait.
+        """
         digest = hashlib.sha256(query.data).hexdigest()
         identity = digest if self.terms.cacheable else f"{query.quality} {query.key}"
         with self._changed:
             if (known := self._remembered.get(identity)) is not None:
                 self._remembered.move_to_end(identity)
+                known.add_done_callback(lambda done: self._heard(query, done))
                 return Asked(known, is_first=False)
             future: Future[Answered] = Future()
             if (error := self._refusal(query)) is not None:
@@ -178,7 +125,7 @@ class Client:
             self._remembered[identity] = future
             self._forget()
             future.add_done_callback(lambda done: self._forget_failure(identity, done))
-            self._wait(_Waiting(query, digest, future, looked_up=self._cache is None))
+            self._wait(_Waiting(query, digest, future, looked_up=self._cache is None, first=first))
             return Asked(future, is_first=True)
 
     def take_throttled(self) -> float:
@@ -188,9 +135,11 @@ class Client:
             seconds, self._throttled = self._throttled, 0.0
             return seconds
 
+    def _heard(self, query: Query, done: Future[Answered]) -> None:
+        if done.exception() is None:
+            self._backend.heard(query, done.result().answer)
+
     def _refusal(self, query: Query) -> Optional[BackendError]:
-        if self._final is not None:
-            return self._final
         limit = self.terms.max_bytes
         if limit is not None and len(query.data) > limit:
             return BackendError(
@@ -201,12 +150,12 @@ class Client:
         return None
 
     def _wait(self, image: _Waiting, seconds: float = 0.0) -> None:
-        heapq.heappush(self._waiting, (time.monotonic() + seconds, next(self._numbers), image))
-        if self._running < min(self._threads, len(self._waiting)):
+        ready = 0.0 if image.first and not seconds else time.monotonic() + seconds
+        heapq.heappush(self._waiting, (ready, next(self._numbers), image))
+        if self._running - self._busy < len(self._waiting) and self._running < self._threads:
             self._running += 1
             threading.Thread(target=self._work, name="adacompress-client", daemon=True).start()
-        else:
-            self._changed.notify()
+        self._changed.notify()
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -215,10 +164,9 @@ class Client:
                     self._call(batch)
                 else:
                     self._look_up(batch[0])
-            except BaseException as error:  # a defect here or in a backend must not leave anybody waiting
-                for image in batch:
-                    if not image.future.done():
-                        image.future.set_exception(error)
+            finally:
+                with self._changed:
+                    self._busy -= 1
 
     def _next_batch(self) -> Optional[list[_Waiting]]:
         with self._changed:
@@ -230,6 +178,7 @@ class Client:
                 if first.looked_up:
                     ready = max(ready, self._pause_until)
                 if (seconds := ready - time.monotonic()) <= 0:
+                    self._busy += 1
                     return self._pop_batch()
                 paused = self._pause_until > time.monotonic()
                 self._count_throttled(+paused)
@@ -243,7 +192,7 @@ class Client:
         size = len(batch[0].query.data)
         largest = self.terms.max_batch_bytes or math.inf
         now = time.monotonic()
-        while self._waiting and len(batch) < self.terms.max_batch:
+        while self._waiting and len(batch) < self._most_at_once:
             ready, _, image = self._waiting[0]
             size += len(image.query.data)
             if ready > now or not image.looked_up or image.alone or size > largest:
@@ -253,8 +202,13 @@ class Client:
 
     def _look_up(self, image: _Waiting) -> None:
         assert self._cache is not None
-        labels = self._cache.get(image.digest)
+        try:
+            labels = self._cache.get(image.digest)
+        except BaseException as error:
+            image.future.set_exception(error)
+            return
         if labels is not None:
+            self._backend.heard(image.query, labels)
             image.future.set_result(Answered(labels, from_cache=True))
             return
         image.looked_up = True
@@ -262,12 +216,17 @@ class Client:
             self._wait(image)
 
     def _call(self, batch: list[_Waiting]) -> None:
-        batch = self._with_permits(batch)
+        try:
+            batch = self._with_permits(batch)
+        except BaseException as error:  # whatever it is must not leave anybody waiting
+            for image in batch:
+                image.future.set_exception(error)
+            return
         if not batch:
             return
         start = time.monotonic()
         try:
-            answers = self._checked(self._interruptible([image.query for image in batch]), len(batch))
+            answers = self._checked(self._interruptible(batch), len(batch))
             together = False
         except BackendError as error:
             answers = [error] * len(batch)
@@ -282,8 +241,7 @@ class Client:
         for image, answer in zip(batch, answers):
             image.calls += 1
             if not isinstance(answer, BackendError):
-                labels = answer if self._cache is None else self._cache.put(image.digest, answer)
-                self._answer(image, labels, latency)
+                self._answer_and_keep(image, answer, latency)
             elif together and answer.reason in _SEPARABLE:
                 image.alone = True
                 with self._changed:
@@ -291,18 +249,35 @@ class Client:
             else:
                 self._failed(image, answer, jitter)
 
+    def _answer_and_keep(self, image: _Waiting, labels: Labels, latency: float) -> None:
+        try:
+            if self._cache is not None:
+                labels = self._cache.put(image.digest, labels)
+        except BaseException as error:  # of this image alone: others of the batch may be under way again
+            image.future.set_exception(error)
+        else:
+            self._answer(image, labels, latency)
+
     def _with_permits(self, batch: list[_Waiting]) -> list[_Waiting]:
         """The images of a batch that may be sent, when they may be sent."""
-        granted = len(batch)
-        if self._permits is not None and self._final is None:
+        granted = len(batch) if self._final is None else 0
+        if granted and self._permits is not None:
             with self._changed:
                 ahead = sum(image.looked_up for _, _, image in self._waiting)
             granted, at = self._permits.claim(len(batch), ahead)
             if granted < len(batch):
                 self._end(BackendError(contract.BUDGET, "the job's budget is spent: raise max_calls or max_cost"))
-            self._rest(at - time.time(), batch)
-        elif self._final is not None:
-            granted = 0
+            while granted:
+                self._rest(at - time.time(), batch)
+                paused = self._pause_until - time.monotonic()
+                if self._final is not None and self._final.reason != contract.BUDGET:
+                    granted = 0  # another thread has met it while this one waited
+                elif paused > 0:
+                    # What was granted stays so, but its time goes by: all at once they would exceed the rate.
+                    self._rest(paused, batch)
+                    at = self._permits.postpone(granted)
+                else:
+                    break
         for image in batch[granted:]:
             assert self._final is not None
             self._answer(image, self._final, None)
@@ -319,9 +294,10 @@ class Client:
         for image in batch:
             image.throttled += seconds
 
-    def _interruptible(self, queries: Sequence[Query]) -> Sequence[Answer]:
-        """Calls the backend, and abandons the call when its time is over, whatever it hangs on."""
+    def _interruptible(self, batch: Sequence[_Waiting]) -> Sequence[Answer]:
+        """Calls the backend, and gives the call up when its time is over, whatever it hangs on."""
         timeout = self._manners.timeout
+        queries = [image.query for image in batch]
         if self.terms.is_local:
             return self._backend.label(queries, timeout)
         done: Future[Sequence[Answer]] = Future()
@@ -334,20 +310,41 @@ class Client:
 
         threading.Thread(target=call, name="adacompress-call", daemon=True).start()
         if wait([done], timeout + _GRACE).not_done:
+            digests = [image.digest for image in batch]
+            done.add_done_callback(lambda late: self._keep_late(digests, late))
             raise BackendError(contract.TIMEOUT, f"{self.terms.name} did not answer within {timeout:g} s")
         return done.result()
+
+    def _keep_late(self, digests: Sequence[str], late: Future[Sequence[Answer]]) -> None:
+        """Keeps answers that came when nobody waited for them any more: they are paid for."""
+        if self._cache is None or late.exception() is not None:
+            return
+        try:
+            for digest, answer in zip(digests, self._checked(late.result(), len(digests))):
+                if not isinstance(answer, BackendError):
+                    self._cache.put(digest, answer)
+        except Exception:
+            _LOGGER.debug("a late answer could not be kept", exc_info=True)
 
     def _checked(self, answers: Sequence[Answer], expected: int) -> Sequence[Answer]:
         if len(answers) != expected:
             raise BackendError(
                 contract.BAD_ANSWER, f"{self.terms.name} gave {len(answers)} answers for {expected} images"
             )
-        return [
-            answer
-            if isinstance(answer, BackendError) or all(math.isfinite(score) for _, score in answer)
-            else BackendError(contract.BAD_ANSWER, f"{self.terms.name} gave a score that is no number")
-            for answer in answers
-        ]
+        return [self._checked_one(answer) for answer in answers]
+
+    def _checked_one(self, answer: Answer) -> Answer:
+        if isinstance(answer, BackendError):
+            return answer
+        if not all(math.isfinite(score) for _, score in answer):
+            return BackendError(contract.BAD_ANSWER, f"{self.terms.name} gave a score that is no number")
+        try:
+            for name, _ in answer:
+                name.encode()
+        except UnicodeEncodeError:
+            message = f"{self.terms.name} gave a label that is no text"
+            return BackendError(contract.BAD_ANSWER, message, retryable=False)
+        return answer
 
     def _failed(self, image: _Waiting, error: BackendError, jitter: float) -> None:
         if (error.retry_after or 0.0) > LONGEST_WAIT:

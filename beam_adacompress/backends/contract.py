@@ -92,6 +92,10 @@ class Terms:
     is_local: bool = False
     cacheable: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.price < math.inf:
+            raise ValueError(f"the price of {self.name} must be a number of USD from 0, got {self.price}")
+
     def most_calls(self, max_calls: Optional[int], max_cost: Optional[float]) -> Optional[int]:
         """How many calls two limits allow together; None for as many as you like.
 
@@ -134,6 +138,9 @@ class Backend(abc.ABC):
         Raises:
           AdaCompressError: a package, a credential or a file is missing; the message says which and what to do.
         """
+
+    def heard(self, image: Query, answer: Answer) -> None:  # noqa: B027 (most need not know)
+        """Told of an answer without a call: from the cache, or given for equal bytes."""
 
     @abc.abstractmethod
     def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:

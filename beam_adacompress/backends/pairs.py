@@ -5,8 +5,9 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import NamedTuple, Optional
 
-from beam_adacompress.backends.client import Answered, Asked, Client
+from beam_adacompress.backends.client import Asked, Client
 from beam_adacompress.backends.contract import BackendError, Query
+from beam_adacompress.backends.manners import Answered
 
 
 class PairAnswered(NamedTuple):
@@ -26,7 +27,8 @@ def ask_pair(client: Client, reference: Query, compressed: Query) -> Future[Pair
             if isinstance(answered.answer, BackendError) or not answered.answer:
                 pair.set_result(PairAnswered(answered, None))
             else:
-                second = client.ask(compressed)
+                # Before other references: where a budget ends, what was paid for one must not have been for nothing.
+                second = client.ask(compressed, first=True)
                 second.future.add_done_callback(lambda _: when_compressed(answered, second))
         except BaseException as error:
             pair.set_exception(error)

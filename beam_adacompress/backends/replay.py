@@ -134,7 +134,7 @@ class Record(Backend):
 
     @property
     def terms(self) -> Terms:
-        return dataclasses.replace(self._inner.terms, cacheable=False)
+        return self._inner.terms
 
     @property
     def terms_need_open(self) -> bool:
@@ -153,6 +153,9 @@ class Record(Backend):
             raise
         self._append(self._rows(images, answers))
         return answers
+
+    def heard(self, image: Query, answer: Answer) -> None:
+        self._append(self._rows([image], [answer]))
 
     def _rows(self, images: Sequence[Query], answers: Sequence[Answer]) -> Iterator[str]:
         for image, answer in zip(images, answers):

@@ -40,7 +40,8 @@ from beam_adacompress.pipelines.options import (
     parse,
 )
 from beam_adacompress.pipelines.progress import Compressing, Progress
-from beam_adacompress.pipelines.score import ScoreJob, Scoring, ScoringOptions, conclude, job_of, score
+from beam_adacompress.pipelines.score import conclude, score
+from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, ScoringOptions, check_limits, job_of
 from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
@@ -102,6 +103,11 @@ class CompressJob:
         check_shared(self.max_failures, self.seed)
         if self.score_with is not None:
             self.score_job()
+        elif self.scoring != Scoring():
+            given = [
+                name for name, value in dataclasses.asdict(self.scoring).items() if value != getattr(Scoring, name)
+            ]
+            raise ValueError(f"{given[0]} is about scoring: give score_with=BACKEND too")
 
     def choose_quality(self) -> ChooseQuality:
         return ChooseQuality(self.quality, self.tables)
@@ -127,6 +133,7 @@ class CompressJob:
             backend=self.score_with,
             originals=input_root(self.input),
             overwrite=True,
+            max_failures=self.max_failures,
             scoring=self.scoring,
         )
 
@@ -268,7 +275,9 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     summary = compress(pipeline, job, attempt, started, resume)
     score_job = None
     if job.score_with is not None:
-        score_job = job.score_job().prepared(versions())
+        score_job = job.score_job()
+        check_limits(score_job, options)
+        score_job.prepared(versions())
         score(summary, score_job, started)
     watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:

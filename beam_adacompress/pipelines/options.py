@@ -14,7 +14,8 @@ from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.transforms import files
 
 # Runners whose options Python knows in full; a job server may take others.
-_RUNNERS_WITH_KNOWN_OPTIONS = {None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner", "DataflowRunner"}
+_LOCAL_RUNNERS = {None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner"}
+_RUNNERS_WITH_KNOWN_OPTIONS = {*_LOCAL_RUNNERS, "DataflowRunner"}
 
 
 TOO_MANY_FAILURES = 3  # exit status
@@ -143,8 +144,12 @@ def check_beam_options(rest: Sequence[str], ours: argparse.ArgumentParser) -> No
     """
     known = Parser(prog=ours.prog, add_help=False, conflict_handler="resolve")
     for options in _option_classes(PipelineOptions):
-        options._add_argparse_args(known)
+        # Of our own classes only those of this command count: another's options would be taken and do nothing.
+        if not options.__module__.startswith("beam_adacompress."):
+            options._add_argparse_args(known)
     parsed, unknown = known.parse_known_args(list(rest))
+    if any(option.split("=")[0] == "--dry_run" for option in rest) and parsed.runner in _LOCAL_RUNNERS:
+        raise UsageError(f"--dry_run is DataflowRunner's, and a local run would go on; see {ours.prog} --help")
     if not unknown or parsed.runner not in _RUNNERS_WITH_KNOWN_OPTIONS:
         return
     name = unknown[0].split("=")[0]

@@ -12,6 +12,7 @@ logging.getLogger().removeHandler(_silent)
 from beam_adacompress import records
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
+from beam_adacompress.transforms.decode_dct import DecodeDCT
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.pairs import ManifestPart, PairFailure, ReadPairs, SampleRun, StoredImage, StoredPair
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
@@ -52,6 +53,7 @@ __all__ = [
     "ChooseQuality",
     "CommitRows",
     "CompressJPEG",
+    "DecodeDCT",
     "FinishRun",
     "ImagesAndFailures",
     "ListImages",

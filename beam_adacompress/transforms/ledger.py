@@ -16,13 +16,15 @@ machines' do, to milliseconds); a budget needs no clock.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
 import time
+from collections.abc import Iterator
 from typing import Optional
 
-from beam_adacompress.backends.client import Grant
+from beam_adacompress.backends.manners import Grant
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.transforms import files
 
@@ -51,6 +53,7 @@ class Ledger:
         check(folder)
         self._folder = folder
         self._max_calls = math.inf if max_calls is None else max_calls
+        self._rate = calls_per_second
         self._seconds_per_call = 0.0 if calls_per_second is None else 1 / (_MARGIN * calls_per_second)
         remote = not files.is_local(folder)
         in_a_claim = _AHEAD_CALLS if calls_per_second is None else min(_AHEAD_CALLS, int(calls_per_second))
@@ -62,8 +65,15 @@ class Ledger:
         self._number: Optional[int] = None
         self._total = 0
         self._free_at = 0.0  # when the last claim has had its time
-        self._left = 0
+        self._left = 0  # calls
+        self._turns = 0  # calls that there is time for, evenly spaced from _next to _until
         self._next = 0.0
+        self._until = 0.0
+
+    @property
+    def most_at_once(self) -> Optional[int]:
+        """Calls that may go in one batch, or the batch alone would exceed the rate."""
+        return None if self._rate is None else max(1, int(self._rate))
 
     def claim(self, calls: int, ahead: int) -> Grant:
         """Claims calls, all of which may be made at the time of the grant.
@@ -75,49 +85,77 @@ class Ledger:
         Raises:
           AdaCompressError: the folder cannot be read or written.
         """
-        with self._lock:
-            try:
-                while self._left < calls and self._write_next(calls - self._left, ahead):
-                    pass
-            except OSError as error:
-                raise AdaCompressError(
-                    f"the ledger {self._folder} cannot be kept: {error.strerror or error}; no call is made without it"
-                ) from error
+        with self._lock, self._kept():
+            while self._left < calls and self._write_next(calls - self._left, 0, ahead):
+                pass
             granted = min(calls, self._left)
-            # A claim that comes late does not make up for the time lost, or the rate would be exceeded.
-            start = max(self._next, time.time())
             self._left -= granted
-            self._next = start + granted * self._seconds_per_call
-            return Grant(granted, start)
+            return Grant(granted, self._time_for(granted, ahead))
 
-    def _write_next(self, calls: int, ahead: int) -> bool:
-        """Claims for this worker; False where nothing is left to claim."""
+    def postpone(self, calls: int) -> float:
+        """Another time for calls that were granted and not made; they are not counted again.
+
+        Raises:
+          AdaCompressError: as `claim`.
+        """
+        with self._lock, self._kept():
+            return self._time_for(calls, 0)
+
+    def _time_for(self, calls: int, ahead: int) -> float:
+        """When so many calls may be made: within this worker's part of the time, and evenly spaced in it."""
+        if self._rate is None or not calls:
+            return time.time()
+        while True:
+            start = max(self._next, time.time())
+            # A part of the time that has gone by is not made up for, or several workers' calls would meet.
+            if start > self._until:
+                self._turns = 0
+            if self._turns >= calls:
+                self._turns -= calls
+                self._next = start + calls * self._seconds_per_call
+                return start
+            self._write_next(0, calls, ahead)
+
+    def _write_next(self, calls: int, turns: int, ahead: int) -> bool:
+        """Claims calls, with the time for them, or time alone; False where no calls are left to claim."""
         self._catch_up()
         assert self._number is not None
-        wanted = min(calls + min(ahead, self._most_ahead), self._max_calls - self._total)
-        if wanted <= 0:
+        extra = min(ahead, self._most_ahead)
+        calls = int(min(calls + extra, self._max_calls - self._total)) if calls else 0
+        turns = max(calls, turns)
+        if turns <= 0:
             return False
         began = time.time()
         start = max(began + self._lead, self._free_at)
-        end = start + wanted * self._seconds_per_call
-        total = self._total + int(wanted)
+        end = start + turns * self._seconds_per_call
+        total = self._total + calls
         content = {
             "format": "adacompress.ledger",
             "format_version": VERSION,
-            "calls": int(wanted),
+            "calls": calls,
             "total": total,
             "start": start,
             "end": end,
         }
-        if files.create(
-            self._path(self._number + 1), json.dumps(content).encode(), files.join(self._folder, "scratch")
-        ):
-            self._number, self._total, self._free_at = self._number + 1, total, end
-            self._left += int(wanted)
-            self._next = max(self._next, start)
-        if self._seconds_per_call:
+        path = self._path(self._number + 1)
+        if files.create(path, json.dumps(content).encode(), files.join(self._folder, "scratch")):
+            if start > self._until + self._seconds_per_call / 2:  # not the time right behind what this worker has
+                self._turns, self._next = 0, start
+            self._number, self._total, self._free_at, self._until = self._number + 1, total, end, end
+            self._left += calls
+            self._turns += turns
+        if self._rate is not None:
             self._lead = min(1.0, 2 * (time.time() - began))
         return True  # or another worker was first, and the next try starts behind it
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise AdaCompressError(
+                f"the ledger {self._folder} cannot be kept: {error.strerror or error}; no call is made without it"
+            ) from error
 
     def _catch_up(self) -> None:
         """Reads the claims of other workers that came after the last one known."""

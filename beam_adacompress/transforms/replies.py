@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import uuid
 from typing import Optional
 
 from beam_adacompress.backends import Labels, Terms
@@ -22,7 +23,7 @@ VERSION = 1
 
 
 class ReplyCache:
-    """The replies of one backend; a `backends.client.Cache` on any filesystem that Beam knows.
+    """The replies of one backend; a `backends.manners.Cache` on any filesystem that Beam knows.
 
     Args:
       root: the cache's folder.
@@ -34,6 +35,21 @@ class ReplyCache:
         self._scratch = files.join(root, "scratch")
         digest = hashlib.sha256(terms.version.encode()).hexdigest()[:12]
         self._folder = files.join(root, "replies", f"{terms.name}-{digest}")
+
+    def probe(self) -> None:
+        """Finds out whether replies can be written: rather now than after the first that was paid for.
+
+        Raises:
+          AdaCompressError: they cannot.
+        """
+        path = files.join(self._scratch, f"probe-{uuid.uuid4().hex}")
+        try:
+            files.write(path, b"", self._scratch)
+        except OSError as error:
+            raise AdaCompressError(
+                f"answers cannot be cached below {self._folder}: {error.strerror or error}; no call was made"
+            ) from error
+        files.delete([path])
 
     def has(self, sha256: str) -> bool:
         """Whether the reply for the bytes with this digest is here."""

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, ClassVar, NamedTuple, Optional
 
 import apache_beam as beam
 
@@ -43,6 +43,8 @@ class RunFolder:
     """Paths below the output of a run."""
 
     output: str
+
+    FORMAT: ClassVar[str] = "adacompress.run"
 
     @property
     def images(self) -> str:
@@ -76,8 +78,8 @@ class RunFolder:
     def run(self) -> str:
         return files.join(self.work, "run.json")
 
-    def _folders(self) -> tuple[str, ...]:
-        """What a run writes its results into."""
+    def folders(self) -> tuple[str, ...]:
+        """What a run writes its results into, and overwriting it deletes."""
         return self.images, self.manifest
 
     def image(self, name: str) -> str:
@@ -106,7 +108,7 @@ class RunFolder:
         try:
             earlier = self.earlier_options()
             if overwrite and earlier is not None:
-                files.delete([*self._folders(), self.summary, self.report, self.work])
+                files.delete([*self.folders(), self.summary, self.report, self.work])
                 earlier = None
             elif earlier is None and not overwrite and (stranger := self._stranger()):
                 raise AdaCompressError(
@@ -120,7 +122,7 @@ class RunFolder:
                 )
             files.delete([self.summary, self.report, self.scratch])
             record = {
-                "format": "adacompress.run",
+                "format": self.FORMAT,
                 "format_version": VERSION,
                 "options": dict(options),
                 "versions": dict(versions),
@@ -138,7 +140,7 @@ class RunFolder:
         for path in (self.summary, self.report):
             if files.status(path) is not None:
                 return path
-        for folder in self._folders():
+        for folder in self.folders():
             if (found := next(files.listing(folder), None)) is not None:
                 return found.path
         return None
@@ -157,7 +159,7 @@ class RunFolder:
             return None
         try:
             record = json.loads(files.read(self.run))
-            version = record["format_version"]
+            version, kind = record["format_version"], record["format"]
         except (ValueError, KeyError, TypeError) as error:
             raise AdaCompressError(f"{self.run} is damaged ({error}): discard the run with --overwrite") from error
         if version != VERSION:
@@ -165,6 +167,8 @@ class RunFolder:
                 f"{self.run} has version {version}, and this is adacompress for version {VERSION}: "
                 "use the release that wrote it, or discard the run with --overwrite"
             )
+        if kind != self.FORMAT:
+            raise AdaCompressError(f"{self.output} holds a run of another kind ({kind}): choose another --output")
         return record["options"]
 
 

@@ -25,7 +25,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_adacompress import reward
 from beam_adacompress.backends import Backend, BackendError, Query, contract
 from beam_adacompress.backends import backend as backend_of
-from beam_adacompress.backends.client import Answered, Client, Manners
+from beam_adacompress.backends.client import Client
+from beam_adacompress.backends.manners import Answered, Manners
 from beam_adacompress.backends.pairs import PairAnswered, ask_pair
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.records import Choice, CompressedImage, Score, Usage
@@ -81,7 +82,7 @@ class ScoreWithBackend(SeveralOutputs):
       max_calls: of the job; None for no limit.
       max_cost: of the job, in USD; None for no limit.
       calls_per_second: of the job, all workers together; None for no limit.
-      timeout, retries, concurrency, pause: as for `backends.client.Manners`; concurrency in each worker process.
+      timeout, retries, concurrency, pause: as for `backends.manners.Manners`; concurrency in each worker process.
       cache: a folder on any filesystem that Beam knows, shared by all workers and by later jobs: answers are kept
         there, and none is paid for twice. Limits need it.
 
@@ -109,6 +110,8 @@ class ScoreWithBackend(SeveralOutputs):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._backend = backend_of(self.backend) if isinstance(self.backend, str) else self.backend
+        if not self._backend.terms_need_open:
+            _ = self._backend.terms  # a price that is none
         self._sampler = Sampler(self.sample_rate, self.min_action_share, self.action_shares, self.salt)
         self._manners = Manners(self.timeout, self.retries, self.concurrency, self.pause)
         if self.top < 1:
@@ -117,7 +120,7 @@ class ScoreWithBackend(SeveralOutputs):
             raise ValueError(f"errors must be one of {', '.join(reward.ERRORS)}, got {self.errors!r}")
         if self.max_calls is not None and self.max_calls < 0:
             raise ValueError(f"max_calls must be at least 0, got {self.max_calls}")
-        if self.max_cost is not None and not self.max_cost >= 0:
+        if self.max_cost is not None and not 0 <= self.max_cost < math.inf:
             raise ValueError(f"max_cost must be at least 0 USD, got {self.max_cost}")
         if self.calls_per_second is not None and not 0 < self.calls_per_second < math.inf:
             raise ValueError(f"calls_per_second must be above 0, got {self.calls_per_second}")
@@ -174,6 +177,7 @@ class _Connection:
         cache = ledger = None
         if self.cache is not None:
             cache = ReplyCache(self.cache, terms)
+            cache.probe()
             if max_calls is not None or self.calls_per_second is not None:
                 folder = files.join(self.cache, "ledgers", self.job)
                 ledger = Ledger(folder, max_calls, self.calls_per_second)

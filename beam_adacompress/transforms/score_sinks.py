@@ -13,10 +13,11 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import apache_beam as beam
 
@@ -30,6 +31,8 @@ from beam_adacompress.transforms.runs import RunFolder
 class ScoreFolder(RunFolder):
     """Paths below the output of a score run."""
 
+    FORMAT: ClassVar[str] = "adacompress.score-run"
+
     @property
     def scores(self) -> str:
         return files.join(self.output, "scores")
@@ -38,7 +41,7 @@ class ScoreFolder(RunFolder):
     def failures(self) -> str:
         return files.join(self.output, "failures")
 
-    def _folders(self) -> tuple[str, ...]:
+    def folders(self) -> tuple[str, ...]:
         return self.scores, self.failures
 
 
@@ -134,8 +137,9 @@ def _part(folder: str, shard: int) -> str:
 
 def _write_scores(folder: ScoreFolder, shard: int, rows: Iterable[Score]) -> ScoreStats:
     rows = list(rows)
-    folder.write(_part(folder.scores, shard), scores.to_parquet(rows))
-    stats = ScoreStats()
+    path = _part(folder.scores, shard)
+    folder.write(path, scores.to_parquet(rows))
+    stats = ScoreStats(parts={path})
     for row in rows:
         stats.add_score(row)
     return stats
@@ -143,8 +147,9 @@ def _write_scores(folder: ScoreFolder, shard: int, rows: Iterable[Score]) -> Sco
 
 def _write_failures(folder: ScoreFolder, shard: int, rows: Iterable[tuple[str, str, str, str]]) -> ScoreStats:
     table = scores.FAILURES.table(sorted(rows))
-    folder.write(_part(folder.failures, shard), scores.FAILURES.to_parquet(table))
-    stats = ScoreStats()
+    path = _part(folder.failures, shard)
+    folder.write(path, scores.FAILURES.to_parquet(table))
+    stats = ScoreStats(parts={path})
     for reason in table["reason"].to_pylist():
         stats.add_failure(reason)
     return stats
@@ -180,6 +185,9 @@ class _Collect(beam.CombineFn):
 def _finish(
     folder: ScoreFolder, options: Mapping[str, Any], versions: Mapping[str, str], started: float, stats: ScoreStats
 ) -> str:
+    for parts in folder.folders():
+        found = {file.path for file in files.listing(parts) if re.search(r"[/\\]part-\d{5,}\.parquet$", file.path)}
+        files.delete(found - stats.parts)  # of an earlier run of the same job
     content = scores.summarise(stats, options, versions, time.time() - started)
     folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
     files.delete([folder.rows, folder.scratch])
