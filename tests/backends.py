@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from beam_adacompress.backends import Answer, Backend, BackendError, Query, Terms
+from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.contract import UNAVAILABLE
+from beam_adacompress.backends.manners import Answered, Manners
 from beam_adacompress.records import Label
 
 CAT = (Label("cat", 0.9), Label("pet", 0.4))
@@ -97,3 +99,24 @@ class Counting(Backend):
 
 def unavailable(retry_after: float | None = None) -> BackendError:
     return BackendError(UNAVAILABLE, "down for a moment", retry_after=retry_after)
+
+
+DOG = (Label("dog", 0.8),)
+QUICK = Manners(timeout=5, retries=3, pause=0.01)
+
+
+def ask_all(client: Client, *images: bytes) -> list[Answered]:
+    return [asked.result() for asked in [client.ask(Query(image)) for image in images]]
+
+
+class Memory:
+    """A cache in memory."""
+
+    def __init__(self, kept: dict[str, object] | None = None) -> None:
+        self.kept = dict(kept or {})
+
+    def get(self, sha256):
+        return self.kept.get(sha256)
+
+    def put(self, sha256, labels):
+        return self.kept.setdefault(sha256, labels)

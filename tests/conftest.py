@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,3 +84,32 @@ def compress(tmp_path: Path) -> Callable[..., int]:
         return cli.main(["compress", "--input", str(source), "--output", str(output), *IN_PROCESS, *options])
 
     return run
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus `in` and a compress run of it at quality 35, `out`; not to be changed."""
+    folder = tmp_path_factory.mktemp("compressed")
+    make_corpus(folder / "in")
+    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", *IN_PROCESS]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(compressed: Path, tmp_path: Path) -> Path:
+    """A copy of the compress run; its originals are not copied."""
+    return shutil.copytree(compressed / "out", tmp_path / "out")
+
+
+@pytest.fixture
+def vision(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A paid service on this machine: a scoring.Vision, with its `uri` and its `server`."""
+    from loopback import serving
+    from scoring import Vision
+
+    monkeypatch.setenv("FACEPP_API_KEY", "the-key")
+    monkeypatch.setenv("FACEPP_API_SECRET", "the-secret")
+    vision = Vision()
+    with serving(vision.answer) as server:
+        vision.server, vision.uri = server, f"facepp?endpoint={server.url}&price=0.5"
+        yield vision

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import socket
 import sys
 import threading
@@ -402,11 +401,6 @@ def test_another_host_is_reached_with_credentials(monkeypatch: pytest.MonkeyPatc
     assert made == [{"client_options": {"api_endpoint": "eu-vision.googleapis.com"}}]
 
 
-def test_uri() -> None:
-    made = backend("google-vision?max_results=5&endpoint=http://127.0.0.1:1&price=0.001")
-    assert made == GoogleVision(max_results=5, endpoint="http://127.0.0.1:1", price=0.001)
-
-
 def test_terms() -> None:
     assert backend("google-vision").terms == Terms(
         name="google-vision",
@@ -450,11 +444,3 @@ def test_refused_parameters(parameters: dict[str, Any], why: str) -> None:
 def test_refused_uris(uri: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         backend(uri)
-
-
-def test_pickling(api: Api) -> None:
-    made = GoogleVision(max_results=4, endpoint=f"http://127.0.0.1:{api.port}")
-    copy = pickle.loads(pickle.dumps(made))
-    assert copy == made
-    copy.open()
-    assert copy.label(ONE, 5.0) == [(("Cat", 0.75),)]

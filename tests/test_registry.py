@@ -11,7 +11,10 @@ from beam_adacompress.backends import BACKENDS, backend
     ("uri", "fields"),
     [
         ("google-vision", {"max_results": 10}),
-        ("google-vision?max_results=5&price=0.002", {"max_results": 5, "price": 0.002}),
+        (
+            "google-vision?max_results=5&endpoint=http://127.0.0.1:1&price=0.002",
+            {"max_results": 5, "endpoint": "http://127.0.0.1:1", "price": 0.002},
+        ),
         ("facepp?endpoint=https://api-cn.faceplusplus.com", {"endpoint": "https://api-cn.faceplusplus.com"}),
         ("rekognition?region=eu-west-1", {"region": "eu-west-1"}),
         ("litert:models/a.tflite?labels=names.txt&top=3", {"path": "models/a.tflite", "labels": "names.txt", "top": 3}),

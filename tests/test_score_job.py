@@ -2,110 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import collections
-import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import pandas
 import pytest
-from conftest import IN_PROCESS, encoded, files_of, make_corpus, manifest_rows, picture
-from loopback import Reply, Request, json_reply, serving
+from conftest import encoded, manifest_rows, picture
+from scoring import CLI, REPLIES, recorded, scored, summary_of
 
 from beam_adacompress import scores
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines import cli, progress, score_job
-
-CLI = [sys.executable, "-m", "beam_adacompress"]
-
-
-def recorded(path: Path, replies: dict[tuple[str, int | None], str | None]) -> str:
-    """A file of replies: labels by (image, quality); None for an error."""
-    rows = [
-        {
-            "service": "s",
-            "dataset": "d",
-            "image": image,
-            "quality": quality,
-            "bytes": 1,
-            "error": int(labels is None),
-            "labels": [[name, 0.5] for name in (labels or "").split()],
-        }
-        for (image, quality), labels in replies.items()
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return f"replay:{path}"
-
-
-REPLIES = {
-    ("a/0.jpg", None): "cat dog",
-    ("a/0.jpg", 35): "cat dog",  # agrees
-    ("b/1.jpg", None): "cat dog",
-    ("b/1.jpg", 35): "dog cat",  # agrees, but not strictly
-    ("a/2.jpg", None): "cat",
-    ("a/2.jpg", 35): "fox",  # disagrees
-    ("b/3.jpg", None): "cat",
-    ("b/3.jpg", 35): "",  # sees nothing any more
-    ("a/4.jpg", None): "",  # nothing to compare with
-    ("b/5.jpg", None): "cat",
-    ("b/5.jpg", 35): None,  # fails
-}
-
-
-@pytest.fixture(scope="module")
-def compressed(tmp_path_factory) -> Path:
-    """A corpus `in` and a compress run of it at quality 35, `out`; not to be changed."""
-    folder = tmp_path_factory.mktemp("compressed")
-    make_corpus(folder / "in")
-    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", *IN_PROCESS]) == 0
-    return folder
-
-
-@pytest.fixture
-def run(compressed, tmp_path) -> Path:
-    """A copy of the compress run; its originals are not copied."""
-    return shutil.copytree(compressed / "out", tmp_path / "out")
-
-
-def scored(run: Path, output: Path, backend: str, *options: str) -> int:
-    arguments = ["--input", str(run), "--output", str(output), "--backend", backend, "--sample-rate", "1"]
-    return cli.main(["score", *arguments, *IN_PROCESS, *options])
-
-
-def summary_of(output: Path) -> dict:
-    return json.loads((output / "summary.json").read_text())
-
-
-class Vision:
-    """Face++ on this machine: sees a cat in everything."""
-
-    def __init__(self, delay: float = 0.0) -> None:
-        self.asked: collections.Counter[str] = collections.Counter()  # by sha256 of the image
-        self.delay = delay
-
-    def answer(self, request: Request) -> Reply:
-        (image,) = parse_qs(request.body.decode())["image_base64"]
-        self.asked[hashlib.sha256(base64.b64decode(image)).hexdigest()] += 1
-        objects = [{"value": "cat", "confidence": 90.0}]
-        return json_reply({"request_id": "1", "objects": objects, "scenes": []}, delay=self.delay)
-
-
-@pytest.fixture
-def vision(monkeypatch):
-    monkeypatch.setenv("FACEPP_API_KEY", "the-key")
-    monkeypatch.setenv("FACEPP_API_SECRET", "the-secret")
-    vision = Vision()
-    with serving(vision.answer) as server:
-        vision.server, vision.uri = server, f"facepp?endpoint={server.url}&price=0.5"
-        yield vision
+from beam_adacompress.pipelines import progress
 
 
 def test_what_a_score_run_comes_to(run, tmp_path, capsys):
@@ -239,175 +152,12 @@ def test_originals_that_have_moved(compressed, run, tmp_path):
     assert summary_of(tmp_path / "score")["images"]["scored"] == 4
 
 
-def test_more_failures_than_allowed(run, tmp_path, capsys):
-    backend = recorded(tmp_path / "replies.jsonl", REPLIES)
-    assert scored(run, tmp_path / "score", backend, "--max-failures", "0.1") == 3
-    assert "16.67% of the images failed, more than --max-failures 0.1" in capsys.readouterr().err
-
-
-def test_wrong_credentials_are_one_sentence(run, tmp_path, vision, capsys):
-    vision.server.answer = lambda request: json_reply({"error_message": "AUTHENTICATION_ERROR"}, 401)
-    assert scored(run, tmp_path / "score", vision.uri) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "FACEPP_API_KEY" in said
-    assert "the-secret" not in said
-
-
-def test_missing_credentials_are_one_sentence(run, tmp_path, vision, capsys, monkeypatch):
-    monkeypatch.delenv("FACEPP_API_SECRET")
-    assert scored(run, tmp_path / "score", vision.uri) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "FACEPP_API_SECRET" in said
-
-
-@pytest.mark.parametrize(
-    ("options", "status", "message"),
-    [
-        (["--backend", "vision"], 2, "unknown name 'vision'; known: baidu"),
-        (["--sample-rate", "2"], 2, "sample_rate must be from 0 to 1, got 2.0"),
-        (["--max-calls", "-1"], 2, "max_calls must be at least 0, got -1"),
-        (["--samplerate", "1"], 2, "unknown option --samplerate: did you mean --sample-rate?"),
-        (["--input", "/nowhere"], 1, "/nowhere holds no manifest: give the output of a finished adacompress compress"),
-        (["--backend", "litert:/nowhere.tflite"], 1, "/nowhere.tflite cannot be read: No such file or directory"),
-    ],
-)
-def test_wrong_usage(run, tmp_path, capsys, options, status, message):
-    assert scored(run, tmp_path / "score", "replay:/nowhere.jsonl", *options) == status
-    assert message in capsys.readouterr().err
-
-
-def test_options_of_another_command_are_refused(corpus, compress, tmp_path, vision, capsys):
-    for option in ("--dry-run", "--backend=facepp", "--originals=/nowhere"):
-        assert compress(corpus, tmp_path / "out", "--score-with", vision.uri, option) == 2
-        assert f"unknown option {option.partition('=')[0]}" in capsys.readouterr().err
-    assert compress(corpus, tmp_path / "out", "--score-with", vision.uri, "--dry_run=True") == 2
-    assert "--dry_run is DataflowRunner's, and a local run would go on" in capsys.readouterr().err
-    assert compress(corpus, tmp_path / "out", "--sample-rate", "0.5") == 2
-    assert "sample_rate is about scoring: give score_with=BACKEND too" in capsys.readouterr().err
-    assert not vision.server.requests
-
-
-def test_a_run_is_not_scored_into_itself(run, tmp_path, capsys):
-    before = files_of(run)
-    for output in (run, run / "images", run / "images" / "sub", run / "manifest", run / "_adacompress"):
-        assert scored(run, output, "replay:/nowhere.jsonl", "--overwrite") == 2
-        assert "is a part of the run" in capsys.readouterr().err
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    assert scored(run, other, "replay:/nowhere.jsonl", "--overwrite") == 1
-    assert "holds a run of another kind (adacompress.run): choose another --output" in capsys.readouterr().err
-    assert files_of(run) == files_of(other) == before
-
-
-def test_a_cache_is_not_where_runs_delete(run, tmp_path, capsys):
-    for cache in (tmp_path / "score" / "scores", run / "images" / "cache"):
-        assert scored(run, tmp_path / "score", "google-vision", "--cache", str(cache)) == 2
-        assert "is where runs delete files: choose another --cache" in capsys.readouterr().err
-
-
-def test_what_fails_leaves_the_earlier_scores(run, tmp_path, vision, monkeypatch):
-    assert scored(run, tmp_path / "score", vision.uri) == 0
-    before = files_of(tmp_path / "score" / "scores")
-    monkeypatch.delenv("FACEPP_API_KEY")
-    assert scored(run, tmp_path / "score", vision.uri) == 1
-    assert files_of(tmp_path / "score" / "scores") == before
-
-
-def test_files_of_others_are_left_alone(run, tmp_path, vision):
-    mine = tmp_path / "score" / "scores" / "mine.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("precious")
-    assert scored(run, tmp_path / "score", vision.uri) == 1
-    assert scored(run, tmp_path / "score", vision.uri, "--overwrite") == 0
-    assert mine.read_text() == "precious"
-    assert scored(run, tmp_path / "score", vision.uri) == 0
-
-
-def test_limits_may_change_between_runs(run, tmp_path, vision, capsys):
-    assert scored(run, tmp_path / "score", vision.uri, "--max-calls", "4", "--concurrency=1") == 0
-    assert summary_of(tmp_path / "score")["failures"] == {"budget-spent": 4}
-    assert scored(run, tmp_path / "score", vision.uri, "--max-calls", "100", "--timeout", "7") == 0
-    content = summary_of(tmp_path / "score")
-    assert (content["images"]["scored"], content["options"]["max_calls"]) == (6, 100)
-    assert content["usage"] | {"throttled_seconds": 0} == {
-        "calls": 8,
-        "retries": 0,
-        "cache_hits": 4,
-        "throttled_seconds": 0,
-        "cost_usd": 4.0,
-    }
-    assert not list((tmp_path / "score" / "failures").glob("*.parquet"))
-
-
-def test_a_cache_that_cannot_be_written_is_found_before_the_first_call(run, tmp_path, vision, capsys):
-    (tmp_path / "file").write_text("")
-    assert scored(run, tmp_path / "score", vision.uri, "--cache", str(tmp_path / "file")) == 1
-    assert "answers cannot be cached below" in capsys.readouterr().err
-    assert not vision.server.requests
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--template_location=gs://b/t"], "--max-calls holds for one run, and a template is run many times"),
-        (["--runner=DataflowRunner"], "which Dataflow's workers do not share: give --cache gs://..."),
-    ],
-)
-def test_limits_that_would_not_hold_are_refused(run, tmp_path, capsys, options, message):
-    arguments = ["--input", str(run), "--output", str(tmp_path / "score"), "--backend", "google-vision"]
-    assert cli.main(["score", *arguments, "--max-calls=5", *options]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--max-cost", "inf"], "max_cost must be at least 0 USD"),
-        (
-            ["--backend", "google-vision?price=nan"],
-            "the price of google-vision must be a number of USD from 0, got nan",
-        ),
-        (
-            ["--backend", "google-vision?price=-1"],
-            "the price of google-vision must be a number of USD from 0, got -1.0",
-        ),
-    ],
-)
-def test_money_that_is_none(run, tmp_path, capsys, options, message):
-    assert scored(run, tmp_path / "score", "google-vision", *options) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_recording_is_paid_once_too(run, tmp_path, vision):
     for name in ("one", "two"):
         assert scored(run, tmp_path / name, f"record:{tmp_path}/{name}.jsonl+{vision.uri}") == 0
     assert sum(vision.asked.values()) == 12
     tapes = [sorted((tmp_path / f"{name}.jsonl").read_text().splitlines()) for name in ("one", "two")]
     assert tapes[0] == tapes[1]
-
-
-def test_score_failures_count_in_a_compress_run(corpus, compress, tmp_path):
-    backend = recorded(tmp_path / "replies.jsonl", REPLIES)
-    options = ["--score-with", backend, "--sample-rate", "1", "--max-failures", "0.1"]
-    assert compress(corpus, tmp_path / "out", *options) == 3
-
-
-def test_an_unfinished_run_is_not_scored(run, tmp_path, capsys):
-    (run / "summary.json").unlink()
-    assert scored(run, tmp_path / "score", recorded(tmp_path / "r.jsonl", REPLIES)) == 1
-    assert "is not finished: run its adacompress compress again, it goes on" in capsys.readouterr().err
-
-
-def test_another_run_is_not_written_over(run, tmp_path, capsys):
-    backend = recorded(tmp_path / "replies.jsonl", REPLIES)
-    assert scored(run, tmp_path / "score", backend) == 0
-    before = files_of(tmp_path / "score" / "scores")
-    assert scored(run, tmp_path / "score", backend, "--errors", "skip") == 1
-    assert "holds a run with other options (errors was 'count', now 'skip')" in capsys.readouterr().err
-    assert files_of(tmp_path / "score" / "scores") == before
-    assert scored(run, tmp_path / "score", backend, "--errors", "skip", "--overwrite") == 0
 
 
 def test_recording_and_replaying_agree(run, tmp_path, vision):
@@ -467,15 +217,6 @@ def test_progress_tells_what_is_spent(run, tmp_path, vision, monkeypatch, capsys
     lines = capsys.readouterr().err.splitlines()
     assert "0 images, 0 calls, 0.00 USD" in lines
     assert "3 images, 6 calls, 3.00 USD" in lines
-
-
-def test_where_answers_are_kept_by_default(monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert score_job.default_cache("/out") == "/caches/beam-adacompress"
-    assert score_job.default_cache("gs://bucket/run") == "gs://bucket/run/cache"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", "/home/me")
-    assert score_job.default_cache("/out") == "/home/me/.cache/beam-adacompress"
 
 
 @pytest.mark.shared_data
