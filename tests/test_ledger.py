@@ -49,7 +49,7 @@ def test_a_rate_spaces_the_calls_of_all_workers(tmp_path):
 def test_a_batch_takes_the_time_of_all_its_images(tmp_path):
     ledger = Ledger(str(tmp_path), None, calls_per_second=100)
     first, second = ledger.claim(16, 0), ledger.claim(1, 0)
-    assert second.at - first.at == pytest.approx(0.16, abs=0.01)
+    assert 0.16 <= second.at - first.at <= 0.18
 
 
 def test_time_without_calls_is_not_made_up_for(tmp_path):

@@ -28,22 +28,32 @@ def workers_of(output):
     ]
 
 
-@pytest.mark.parametrize(
-    ("how", "times"),
-    [(signal.SIGKILL, 5), (signal.SIGTERM, 2), (signal.SIGINT, 2)],
-    ids=["killed", "terminated", "interrupted"],
-)
-def test_stopped_several_times(tmp_path, how, times):
-    source = tmp_path / "in"
+IMAGES = 700
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A corpus `in`, and a run of it that nobody stopped, `out`."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source = folder / "in"
     source.mkdir()
     forms = ("JPEG", "jpg"), ("PNG", "png")
-    contents = [(encoded(picture(640, 480, seed=seed), form), name) for seed in range(3) for form, name in forms]
-    for index in range(1500):
+    contents = [(encoded(picture(480, 360, seed=seed), form), name) for seed in range(3) for form, name in forms]
+    for index in range(IMAGES):
         data, name = contents[index % len(contents)]
         (source / f"{index:04d}.{name}").write_bytes(data)
     (source / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
-    subprocess.run(command(source, tmp_path / "undisturbed"), check=True, capture_output=True)
+    subprocess.run(command(source, folder / "out"), check=True, capture_output=True)
+    return folder
 
+
+@pytest.mark.parametrize(
+    ("how", "times"),
+    [(signal.SIGKILL, 4), (signal.SIGTERM, 2), (signal.SIGINT, 2)],
+    ids=["killed", "terminated", "interrupted"],
+)
+def test_stopped_several_times(tmp_path, undisturbed, how, times):
+    source, whole = undisturbed / "in", files_of(undisturbed / "out" / "images")
     output = tmp_path / "out"
     environment = {**os.environ, "ADACOMPRESS_TEST": str(output)}
     moment = random.Random(how)
@@ -54,7 +64,7 @@ def test_stopped_several_times(tmp_path, how, times):
             command(source, output), env=environment, stderr=subprocess.DEVNULL, preexec_fn=take_interrupts
         )
         last = attempt == times - 1  # stopped when the images are done and the manifest is being written
-        wanted = 1500 if last else len(seen) + moment.randint(1, 60)
+        wanted = IMAGES if last else len(seen) + moment.randint(1, 60)
         while process.poll() is None and len(written(output)) < wanted:
             time.sleep(0.002)
         process.send_signal(how)
@@ -64,17 +74,16 @@ def test_stopped_several_times(tmp_path, how, times):
         now = written(output)
         # What was whole stays as it is, and nothing half-written stands under a final name.
         assert {name: now[name] for name in seen} == seen
-        whole = files_of(tmp_path / "undisturbed" / "images")
         assert all((output / "images" / name).read_bytes() == whole[name] for name in now)
         seen = now
     assert stopped >= times - 1
     subprocess.run(command(source, output), check=True, capture_output=True)
 
-    assert files_of(output / "images") == files_of(tmp_path / "undisturbed" / "images")
+    assert files_of(output / "images") == whole
     assert {name: time for name, time in written(output).items() if name in seen} == seen
     expected, found = (
         {key: row._replace(seconds=None) for key, row in manifest_rows(place).items()}
-        for place in (tmp_path / "undisturbed", output)
+        for place in (undisturbed / "out", output)
     )
     assert found == expected
     assert [path.name for path in (output / "manifest").iterdir()] == ["part-00000.parquet"]

@@ -34,7 +34,7 @@ VERSION = 1
 _AHEAD_CALLS = 64
 
 # Share of the rate that is used: a call that is late on its way must not meet the ones behind it in one second.
-_MARGIN = 0.95
+_MARGIN = 0.93
 
 
 class Ledger:
