@@ -261,6 +261,18 @@ def test_empty_answers_are_kept_and_errors_are_not():
     assert ask_all(client, b"bad")[0].calls == 1  # asked again: that answer was none
 
 
+def test_a_recording_that_breaks_leaves_nobody_waiting():
+    class Recording(Scripted):
+        def heard(self, image, answer):
+            raise OSError("full")
+
+    cache = Memory({hashlib.sha256(b"known").hexdigest(): DOG})
+    client = Client(Recording(), QUICK, cache)
+    with pytest.raises(OSError, match="full"):
+        client.ask(Query(b"known")).future.result(timeout=5)
+    assert ask_all(client, b"new")[0].answer == CAT
+
+
 def test_a_cache_that_cannot_be_read_is_not_silent():
     class Broken(Memory):
         def get(self, sha256):

@@ -204,11 +204,12 @@ class Client:
         assert self._cache is not None
         try:
             labels = self._cache.get(image.digest)
+            if labels is not None:
+                self._backend.heard(image.query, labels)
         except BaseException as error:
             image.future.set_exception(error)
             return
         if labels is not None:
-            self._backend.heard(image.query, labels)
             image.future.set_result(Answered(labels, from_cache=True))
             return
         image.looked_up = True
@@ -228,13 +229,8 @@ class Client:
         try:
             answers = self._checked(self._interruptible(batch), len(batch))
             together = False
-        except BackendError as error:
-            answers = [error] * len(batch)
-            together = len(batch) > 1
         except Exception as error:
-            _LOGGER.debug("the backend %s raised", self.terms.name, exc_info=True)
-            message = f"the backend {self.terms.name} raised {type(error).__name__}, which is a defect of it"
-            answers = [BackendError(contract.DEFECT, message)] * len(batch)
+            answers = [error if isinstance(error, BackendError) else self._defect(error)] * len(batch)
             together = len(batch) > 1
         latency = time.monotonic() - start
         jitter = random.uniform(0.5, 1.0)  # the same for all, so that what failed together is tried together
@@ -248,6 +244,11 @@ class Client:
                     self._wait(image)
             else:
                 self._failed(image, answer, jitter)
+
+    def _defect(self, error: Exception) -> BackendError:
+        _LOGGER.debug("the backend %s raised", self.terms.name, exc_info=error)
+        message = f"the backend {self.terms.name} raised {type(error).__name__}, which is a defect of it"
+        return BackendError(contract.DEFECT, message)
 
     def _answer_and_keep(self, image: _Waiting, labels: Labels, latency: float) -> None:
         try:

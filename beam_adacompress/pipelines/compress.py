@@ -266,6 +266,9 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
     """
     FileSystems.set_options(options)
+    score_job = None if job.score_with is None else job.score_job()
+    if score_job is not None:
+        check_limits(score_job, options)  # before anything of an earlier run is discarded
     runner, is_local = local.choose_runner(options, flags)
     total = _count_images(job, up_to=None if is_local else 1)
     folder = RunFolder(job.output)
@@ -273,11 +276,8 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     attempt = uuid.uuid4().hex
     pipeline = beam.Pipeline(runner, options)
     summary = compress(pipeline, job, attempt, started, resume)
-    score_job = None
-    if job.score_with is not None:
-        score_job = job.score_job()
-        check_limits(score_job, options)
-        score_job.prepared(versions())
+    if score_job is not None:
+        score_job.prepare(versions())
         score(summary, score_job, started)
     watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:

@@ -89,7 +89,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
     check_limits(job, options)
     runner, is_local = local.choose_runner(options, rest)
-    job.prepared(versions())
+    job.prepare(versions())
     pipeline = beam.Pipeline(runner, options)
     watched = is_local and files.is_local(job.output)
     score(pipeline | "Start" >> beam.Create([None]), job, started, watched)

@@ -101,12 +101,11 @@ class ScoreJob:
         meaning = ("input", "backend", "sample_rate", "min_action_share", "salt", "top", "errors")
         return {name: value for name, value in self.options().items() if name in meaning}
 
-    def prepared(self, software: Mapping[str, str]) -> ScoreJob:
+    def prepare(self, software: Mapping[str, str]) -> None:
         """Claims the output; the same job again replaces what it made, at no cost for what is in the cache."""
         folder = ScoreFolder(self.output)
         folder.prepare(self.identity(), software, self.overwrite)
         files.delete([folder.rows])
-        return self
 
 
 class ScoringOptions(PipelineOptions):

@@ -172,8 +172,7 @@ def listing(root: str, exclude: Optional[str] = None) -> Iterator[FoundFile]:
     """
     if is_local(root):
         if os.path.isdir(root):
-            with os.scandir(root):
-                pass  # raises where listing is not permitted
+            os.scandir(root).close()  # raises where listing is not permitted
             yield from _walk(root, () if exclude is None else _identity(exclude))
     else:
         yield from matching(join(root, "**"))
