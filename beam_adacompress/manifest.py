@@ -37,6 +37,7 @@ class ManifestRow(NamedTuple):
     expected_agreement: Optional[float]  # 0..1; None where the policy makes no promise
     error: Optional[str]  # one sentence, where it failed
     seconds: Optional[float]  # of decoding and encoding
+    verified_by: Optional[str] = None  # backends that agreed before the choice was made
 
     @property
     def is_written(self) -> bool:
@@ -82,6 +83,7 @@ FORMAT = Format(
         pa.field("expected_agreement", pa.float64()),
         pa.field("error", pa.string()),
         pa.field("seconds", pa.float64()),
+        pa.field("verified_by", pa.string()),
     ),
 )
 

@@ -27,11 +27,14 @@ class EncodedImage(NamedTuple):
 class Choice(NamedTuple):
     """The action that a policy took for one image, and what is needed to evaluate it later."""
 
-    tables: str  # quantisation-table family
+    tables: str  # quantisation-table family; `original` to leave the image as it is
     quality: int  # 1..100
     policy_version: str
     propensity: float  # probability with which the policy took this action, (0, 1]
     expected_agreement: Optional[float]  # 0..1; None where the policy makes no promise
+    verified_by: Optional[str] = (
+        None  # backends that agreed before the choice was made, `name version` with `, ` between
+    )
 
 
 class ChosenImage(NamedTuple):

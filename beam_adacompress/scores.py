@@ -28,6 +28,7 @@ FORMAT = Format(
         pa.field("quality", pa.int32(), nullable=False),
         pa.field("policy_version", pa.string()),
         pa.field("expected_agreement", pa.float64()),
+        pa.field("verified_by", pa.string()),
         pa.field("features", pa.list_(pa.float64())),
         pa.field("propensity", pa.float64(), nullable=False),
         pa.field("sampling_probability", pa.float64(), nullable=False),

@@ -52,7 +52,8 @@ REPLIES = {
 
 
 def scored(run: Path, output: Path, backend: str, *options: str) -> int:
-    arguments = ["--input", str(run), "--output", str(output), "--backend", backend, "--sample-rate", "1"]
+    arguments = ["--input", str(run), "--output", str(output), "--sample-rate", "1"]
+    arguments += [] if "--backend" in options else ["--backend", backend]
     return cli.main(["score", *arguments, *IN_PROCESS, *options])
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import encoded, picture
 
-from beam_adacompress.pipelines import cli, compress, local, options, progress, score, score_job
+from beam_adacompress.pipelines import asking, cli, compress, local, options, progress, score, score_job
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import __version__
 
@@ -142,19 +142,21 @@ def test_as_a_process(tmp_path):
 
 
 JOBS = {
-    compress: (compress.CompressJob, [options.JobOptions, compress.CompressOptions, score_job.ScoringOptions]),
-    score: (score_job.ScoreJob, [options.JobOptions, score_job.ScoreOptions, score_job.ScoringOptions]),
+    compress: (compress.CompressJob, [compress.CompressOptions]),
+    score: (score_job.ScoreJob, [score_job.ScoreOptions, asking.BackendOptions]),
 }
 
 
 @pytest.mark.parametrize("command", JOBS, ids=lambda command: command.__name__.rpartition(".")[2])
 def test_every_option_of_a_job_is_an_option_of_its_command(command):
-    job, groups = JOBS[command]
+    job, own = JOBS[command]
+    groups = [options.JobOptions, score_job.ScoringOptions, asking.AskingOptions, *own]
     paths = {"input": "/a", "output": "/b"} | ({"backend": "google-vision"} if job is score_job.ScoreJob else {})
     values, rest = options.parse("test", "", groups, [], [f"--{name}={path}" for name, path in paths.items()])
     assert rest == []
     fields = set(job.__dataclass_fields__) - {"scoring"} | set(score_job.Scoring.__dataclass_fields__)
     assert set(values) - {"plan_only"} == fields
+    values["backend"] = asking.only(values.get("backend", [""]), "test")
     assert score_job.job_of(job, values) == job(**paths)
 
 

@@ -9,7 +9,7 @@ from conftest import files_of
 from loopback import json_reply
 from scoring import REPLIES, recorded, scored, summary_of
 
-from beam_adacompress.pipelines import cli, score_job
+from beam_adacompress.pipelines import asking, cli
 
 
 def test_more_failures_than_allowed(run, tmp_path, capsys):
@@ -177,8 +177,8 @@ def test_another_run_is_not_written_over(run, tmp_path, capsys):
 
 def test_where_answers_are_kept_by_default(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    assert score_job.default_cache("/out") == "/caches/beam-adacompress"
-    assert score_job.default_cache("gs://bucket/run") == "gs://bucket/run/cache"
+    assert asking.default_cache("/out") == "/caches/beam-adacompress"
+    assert asking.default_cache("gs://bucket/run") == "gs://bucket/run/cache"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
-    assert score_job.default_cache("/out") == "/home/me/.cache/beam-adacompress"
+    assert asking.default_cache("/out") == "/home/me/.cache/beam-adacompress"

@@ -33,8 +33,6 @@ _GRACE = 0.25  # seconds by which a backend may report its own timeout before it
 
 # Errors of a whole batch that may be one image's fault: the images are tried again one by one.
 _SEPARABLE = {contract.BAD_ANSWER, contract.BAD_IMAGE, contract.TOO_LARGE, contract.REFUSED, contract.DEFECT}
-# Errors that every further call would meet as well.
-_FINAL = {contract.QUOTA, contract.CREDENTIALS, contract.BUDGET}
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -350,7 +348,7 @@ class Client:
     def _failed(self, image: _Waiting, error: BackendError, jitter: float) -> None:
         if (error.retry_after or 0.0) > LONGEST_WAIT:
             error = BackendError(contract.QUOTA, f"{error.message}; it asks to wait for {error.retry_after:.0f} s")
-        if error.reason in _FINAL:
+        if error.reason in contract.FINAL:
             self._end(error)
         if not error.retryable or image.calls > self._manners.retries:
             self._answer(image, error, None)

@@ -27,6 +27,7 @@ CREDENTIALS = "credentials"  # missing, wrong or without permission
 BUDGET = "budget-spent"  # max_calls or max_cost: the call was not made
 DEFECT = "backend-defect"  # the backend's code raised something that is no BackendError
 
+FINAL = {QUOTA, CREDENTIALS, BUDGET}
 _WORTH_ANOTHER_TRY = {THROTTLED, UNAVAILABLE, TIMEOUT, BAD_ANSWER}
 
 

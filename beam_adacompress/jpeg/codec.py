@@ -11,11 +11,12 @@ from PIL import Image
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import metadata, source
-from beam_adacompress.jpeg.tables import Quantisation, quantisation
+from beam_adacompress.jpeg.tables import ORIGINAL, Quantisation, quantisation
 from beam_adacompress.records import COMPRESSED, KEPT
 
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 SAVING_BELOW_MINIMUM = "saving-below-minimum"
+CHOSEN = "chosen"  # the policy, or what verified it, found nothing that keeps the answer
 TOO_LARGE_FOR_JPEG = "too-large-for-jpeg"
 LARGEST_SIDE = 65_500  # pixels; the limit of libjpeg
 MEDIA_TYPE = "image/jpeg"
@@ -78,7 +79,7 @@ def compress(
 
     Args:
       data: the file, in any format that Pillow reads.
-      tables, quality: the action.
+      tables, quality: the action; with the tables `original` the image is kept.
       policy_version: written into the result as a JPEG comment, so that it is recognised as ours and never
         compressed twice.
       settings: see Settings.
@@ -96,6 +97,8 @@ def compress(
     obstacle = None if settings.flatten and opened.flattens else opened.obstacle
     if max(opened.width, opened.height) > LARGEST_SIDE:
         obstacle = TOO_LARGE_FOR_JPEG
+    if tables == ORIGINAL:
+        obstacle = obstacle or CHOSEN
     if obstacle:
         opened.verify()
         return kept(obstacle)

@@ -25,6 +25,7 @@ ANNEXK = "annexk"  # ITU-T T.81, Annex K, tables K.1 and K.2: the standard's, ma
 ROBIDOUX = "robidoux"  # N. Robidoux's, from ImageMagick's forum and MozJPEG, one for all components
 DEEPN = "deepn"  # DeepN-JPEG (arXiv 1803.05788), fitted to photographs
 FEATURE_DISTILLATION = "feature-distillation"  # arXiv 1803.05787, the authors' steps 25 and 30
+ORIGINAL = "original"  # in the place of a family: the image is left as it is
 FAMILIES = (ANNEXK, ROBIDOUX, DEEPN, FEATURE_DISTILLATION)
 
 VERSION = 1

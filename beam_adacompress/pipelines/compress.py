@@ -30,6 +30,7 @@ from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.metadata import POLICIES
 from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.asking import Asking, AskingOptions, check_limits
 from beam_adacompress.pipelines.options import (
     JobOptions,
     UsageError,
@@ -41,7 +42,7 @@ from beam_adacompress.pipelines.options import (
 )
 from beam_adacompress.pipelines.progress import Compressing, Progress
 from beam_adacompress.pipelines.score import conclude, score
-from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, ScoringOptions, check_limits, job_of
+from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, ScoringOptions, job_of
 from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
@@ -71,8 +72,10 @@ class CompressJob:
       overwrite: discard what an earlier run left in the output.
       max_failures: the largest share of failed images with which the job still succeeds; None for any.
       seed: of the images that the report shows.
+      verify: backends' URIs: each image gets the cheapest quality at which they all agree, see ChooseQuality.
+      verify_margin: how many of the next finer qualities have to agree as well.
       score_with: a backend's URI: score a sample of the images when they are written, into OUTPUT/score.
-      scoring: how, as for ScoreJob.
+      scoring: how, as for ScoreJob; limits, manners, cache and `top` are those of `verify`, too.
 
     Raises:
       ValueError, TypeError: an option is out of range.
@@ -93,6 +96,8 @@ class CompressJob:
     overwrite: bool = False
     max_failures: Optional[float] = None
     seed: int = 0
+    verify: tuple[str, ...] = ()
+    verify_margin: int = 0
     score_with: Optional[str] = None
     scoring: Scoring = dataclasses.field(default_factory=Scoring)
 
@@ -103,26 +108,47 @@ class CompressJob:
         check_shared(self.max_failures, self.seed)
         if self.score_with is not None:
             self.score_job()
-        elif self.scoring != Scoring():
-            given = [
-                name for name, value in dataclasses.asdict(self.scoring).items() if value != getattr(Scoring, name)
-            ]
-            raise ValueError(f"{given[0]} is about scoring: give score_with=BACKEND too")
+        given = [name for name, value in dataclasses.asdict(self.scoring).items() if value != getattr(Scoring, name)]
+        of_verify = [*(field.name for field in dataclasses.fields(Asking)), "top"] if self.verify else []
+        if self.score_with is None and (idle := [name for name in given if name not in of_verify]):
+            raise ValueError(f"{idle[0]} is about scoring: give score_with=BACKEND too")
+        if self.score_with is not None and self.verify and (limits := self.scoring.limits()):
+            raise ValueError(
+                f"{limits[0]} is for one backend: verify first, and run adacompress score with a limit of its own"
+            )
 
     def choose_quality(self) -> ChooseQuality:
-        return ChooseQuality(self.quality, self.tables)
+        if not self.verify:
+            return ChooseQuality(self.quality, self.tables, verify_margin=self.verify_margin)
+        asking = {field.name: getattr(self.scoring, field.name) for field in dataclasses.fields(Asking)}
+        return ChooseQuality(
+            self.quality,
+            self.tables,
+            self.verify,
+            self.verify_margin,
+            self.scoring.top,
+            self._encoder(),
+            **{**asking, "cache": self.cache},
+        )
+
+    @property
+    def cache(self) -> str:
+        return self.scoring.folder(self.output)
 
     def compress_jpeg(self) -> CompressJPEG:
-        names = [field.name for field in dataclasses.fields(jpeg.Settings)]
-        return CompressJPEG(**{name: getattr(self, name) for name in names})
+        return CompressJPEG(**self._encoder())
+
+    def _encoder(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(jpeg.Settings)}
 
     def options(self) -> dict[str, Any]:
         """What the results depend on: a run is continued only with the same."""
-        return {
+        own = {
             name: value
             for name, value in dataclasses.asdict(self).items()
             if name not in ("output", "overwrite", "max_failures", "score_with", "scoring")
         }
+        return {**own, "verify": list(self.verify), **({"top": self.scoring.top} if self.verify else {})}
 
     def score_job(self) -> ScoreJob:
         """What scores the images of this run."""
@@ -191,6 +217,15 @@ class CompressOptions(PipelineOptions):
         )
         add("--seed", type=int, default=0, help="of the images that the report shows")
         add(
+            "--verify",
+            action="append",
+            metavar="BACKEND",
+            help="give each image the cheapest quality at which this backend agrees; if given several times, all of them",
+        )
+        add(
+            "--verify-margin", type=int, default=0, metavar="K", help="the K next finer qualities have to agree as well"
+        )
+        add(
             "--score-with",
             metavar="BACKEND",
             help="score a sample of the images when they are written, as adacompress score does, into OUTPUT/score",
@@ -246,12 +281,13 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress compress",
         "Compress a folder or bucket of images as JPEG for the machines that look at them.",
-        [JobOptions, CompressOptions, ScoringOptions],
+        [JobOptions, CompressOptions, ScoringOptions, AskingOptions],
         ["--input", "--output"],
         sys.argv[1:] if argv is None else argv,
     )
     for name in ("input", "output", "cache"):
         values[name] = values[name] and absolute(values[name])
+    values["verify"] = tuple(values["verify"] or ())
     try:
         job = job_of(CompressJob, values)
     except (TypeError, ValueError) as error:
@@ -268,7 +304,9 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     FileSystems.set_options(options)
     score_job = None if job.score_with is None else job.score_job()
     if score_job is not None:
-        check_limits(score_job, options)  # before anything of an earlier run is discarded
+        check_limits(score_job.scoring, score_job.cache, options)  # before anything of an earlier run is discarded
+    if job.verify:
+        check_limits(job.scoring, job.cache, options)
     runner, is_local = local.choose_runner(options, flags)
     total = _count_images(job, up_to=None if is_local else 1)
     folder = RunFolder(job.output)

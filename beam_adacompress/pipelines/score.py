@@ -20,6 +20,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
 from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.progress import Progress, Scoring
@@ -27,7 +28,6 @@ from beam_adacompress.pipelines.score_job import (
     ScoreJob,
     ScoreOptions,
     ScoringOptions,
-    check_limits,
     job_of,
     originals_of,
 )
@@ -70,10 +70,11 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress score",
         "Score a sample of the images of a compress run with a backend.",
-        [JobOptions, ScoreOptions, ScoringOptions],
+        [JobOptions, BackendOptions, ScoreOptions, ScoringOptions, AskingOptions],
         ["--input", "--output", "--backend"],
         sys.argv[1:] if argv is None else argv,
     )
+    values["backend"] = only(values["backend"], "adacompress score")
     for name in ("input", "output", "originals", "cache"):
         values[name] = values[name] and absolute(values[name])
     options = PipelineOptions(rest, **values)
@@ -87,7 +88,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         return 0
     if next(manifest_parts(RunFolder(job.input)), None) is None or files.status(RunFolder(job.input).summary) is None:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
-    check_limits(job, options)
+    check_limits(job.scoring, job.cache, options)
     runner, is_local = local.choose_runner(options, rest)
     job.prepare(versions())
     pipeline = beam.Pipeline(runner, options)

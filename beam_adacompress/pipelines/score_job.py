@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_adacompress import backends, reward, sampling
-from beam_adacompress.backends.manners import Manners
+from beam_adacompress import reward, sampling
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines.options import UsageError, adder, check_shared
+from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score import ScoreWithBackend
@@ -22,25 +21,14 @@ from beam_adacompress.transforms.sources import input_root
 
 
 @dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How images are sampled and a backend is asked; all as for ScoreWithBackend.
-
-    Without `cache` the answers are kept in the user's cache folder, or, where the output is not on a disk, in
-    OUTPUT/cache.
-    """
+class Scoring(Asking):
+    """How images are sampled and a backend is asked; all as for ScoreWithBackend."""
 
     sample_rate: float = ScoreWithBackend.sample_rate
     min_action_share: float = ScoreWithBackend.min_action_share
     salt: str = ScoreWithBackend.salt
     top: int = ScoreWithBackend.top
     errors: str = ScoreWithBackend.errors
-    max_calls: Optional[int] = None
-    max_cost: Optional[float] = None
-    calls_per_second: Optional[float] = None
-    timeout: float = Manners.timeout
-    retries: int = Manners.retries
-    concurrency: Optional[int] = None
-    cache: Optional[str] = None
 
     def sampler(self) -> sampling.Sampler:
         return sampling.Sampler(self.sample_rate, self.min_action_share, salt=self.salt)
@@ -84,7 +72,7 @@ class ScoreJob:
 
     @property
     def cache(self) -> str:
-        return self.scoring.cache or default_cache(self.output)
+        return self.scoring.folder(self.output)
 
     def score_with_backend(self) -> ScoreWithBackend:
         """For images that have been sampled already."""
@@ -109,7 +97,7 @@ class ScoreJob:
 
 
 class ScoringOptions(PipelineOptions):
-    """The fields of Scoring as pipeline options."""
+    """The fields that Scoring adds to Asking as pipeline options."""
 
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -129,18 +117,6 @@ class ScoringOptions(PipelineOptions):
             choices=reward.ERRORS,
             help="whether a result in which the backend sees nothing any more counts as a disagreement, or is left out",
         )
-        add("--max-calls", type=int, help="calls that the whole job makes at most, repeated ones counted")
-        add("--max-cost", type=float, metavar="USD", help="what the whole job spends at most")
-        add("--calls-per-second", type=float, help="of all workers together")
-        add("--timeout", type=float, default=Scoring.timeout, metavar="SECONDS", help="after which a call is given up")
-        add("--retries", type=int, default=Scoring.retries, help="of a call that failed and may succeed later")
-        add("--concurrency", type=int, help="calls at once in each worker; 16, or 1 for a model in the worker")
-        add(
-            "--cache",
-            metavar="FOLDER",
-            help="where answers are kept, so that none is paid for twice; all workers have to reach it "
-            "(not given: the user's cache folder, or OUTPUT/cache where the output is not on a disk)",
-        )
 
 
 class ScoreOptions(PipelineOptions):
@@ -149,10 +125,6 @@ class ScoreOptions(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
-        known = ", ".join(backends.BACKENDS)
-        add(
-            "--backend", help=f"what to ask, e.g. google-vision or litert:model.tflite?labels=names.txt; one of {known}"
-        )
         add(
             "--originals",
             metavar="FOLDER",
@@ -170,32 +142,6 @@ class ScoreOptions(PipelineOptions):
 def is_below(path: str, folders: Iterable[str]) -> bool:
     """Whether a path is one of the folders, or in one of them."""
     return any(files.join(path, "").startswith(files.join(folder, "")) for folder in folders)
-
-
-def check_limits(job: ScoreJob, options: PipelineOptions) -> None:
-    """Refuses limits that would not hold.
-
-    Raises:
-      UsageError: the job is a template, whose runs would share one budget, or its workers do not share the cache.
-    """
-    limits = [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(job.scoring, name) is not None]
-    if not limits:
-        return
-    option = "--" + limits[0].replace("_", "-")
-    if options.view_as(GoogleCloudOptions).template_location:
-        raise UsageError(f"{option} holds for one run, and a template is run many times: give it to the run instead")
-    if options.view_as(StandardOptions).runner == "DataflowRunner" and files.is_local(job.cache):
-        raise UsageError(
-            f"{option} is kept in the cache {job.cache}, which Dataflow's workers do not share: give --cache gs://..."
-        )
-
-
-def default_cache(output: str) -> str:
-    """Where answers are kept if nobody says where."""
-    if not files.is_local(output):
-        return files.join(output, "cache")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "beam-adacompress")
 
 
 def job_of(kind: type[Any], values: Mapping[str, Any]) -> Any:

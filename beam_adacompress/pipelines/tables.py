@@ -26,12 +26,15 @@ from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
 from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
 from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, only
 from beam_adacompress.pipelines.options import JobOptions, Parser, UsageError, absolute, adder, parse
+from beam_adacompress.pipelines.search import Search, search
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.measure_bands import MeasureBands, SampleFiles
 from beam_adacompress.transforms.sources import ListImages, ReadImages, SpreadImages
 
-METHODS = (DEEPN, FEATURE_DISTILLATION)
+SEARCH = "search"
+METHODS = (DEEPN, FEATURE_DISTILLATION, SEARCH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +44,14 @@ class FitJob:
     Args:
       input: a folder or prefix, a glob, or one file. Folders are classes.
       output: the family's JSON file.
-      method: `deepn` or `feature-distillation`.
+      method: `deepn`, `feature-distillation` or `search`.
       per_class: images of each folder to look at; None for all.
       subsampling: of the chrominance, as the encoder will have it.
       max_pixels: larger images are left out.
       overwrite: write over a file that is there.
       seed: of the images that are drawn.
       deepn, distillation: the methods' parameters.
+      search: of the method `search`.
 
     Raises:
       ValueError: an option is out of range.
@@ -63,11 +67,21 @@ class FitJob:
     seed: int = 0
     deepn: DeepN = dataclasses.field(default_factory=DeepN)
     distillation: FeatureDistillation = dataclasses.field(default_factory=FeatureDistillation)
+    search: Optional[Search] = None
 
     def __post_init__(self) -> None:
         if not self.output.endswith(SUFFIX):
             raise ValueError(f"the output {self.output} must end in {SUFFIX}: that is how a family of tables is known")
         SampleFiles(self.per_class, self.seed)
+        if (self.method == SEARCH) != (self.search is not None):
+            raise ValueError(f"method {self.method} {'needs a' if self.method == SEARCH else 'asks no'} backend")
+        if self.method == SEARCH and self.per_class is not None:
+            raise ValueError("per_class is of the other methods: search_images says how many images a search looks at")
+
+    @property
+    def settings(self) -> jpeg.Settings:
+        """Of the encoder."""
+        return jpeg.Settings(subsampling=self.subsampling, max_pixels=self.max_pixels)
 
     @property
     def name(self) -> str:
@@ -110,6 +124,9 @@ class TablesOptions(PipelineOptions):
         add("--spared-step", type=int, default=FeatureDistillation.spared_step, help="of the bands that it spares")
         add("--spared", default=FeatureDistillation.spared, choices=fitting.SPARED, help="which bands it spares")
         add("--spared-bands", type=int, default=FeatureDistillation.bands, help="how many")
+        add("--search-images", type=int, default=Search.images, help="images that a search looks at; half to judge it")
+        add("--rounds", type=int, default=Search.rounds, help="of a search")
+        add("--search-agreement", type=float, default=Search.agreement, help="at which a search beats standard tables")
 
 
 def job_of(values: dict[str, Any]) -> FitJob:
@@ -131,11 +148,24 @@ def job_of(values: dict[str, Any]) -> FitJob:
         per_class=values["per_class"],
         subsampling=values["fit_subsampling"],
         overwrite=values["overwrite"],
+        search=_search_of(values) if values["method"] == SEARCH else None,
         seed=values["fit_seed"],
         deepn=DeepN(**constants, thresholds=None if low is None or high is None else (low, high)),
         distillation=FeatureDistillation(
             values["defensive_step"], values["spared_step"], values["spared"], values["spared_bands"]
         ),
+    )
+
+
+def _search_of(values: dict[str, Any]) -> Search:
+    if not values["backend"]:
+        raise ValueError("method search needs a backend to ask: give --backend")
+    return Search(
+        backend=only(values["backend"], "adacompress tables fit"),
+        agreement=values["search_agreement"],
+        images=values["search_images"],
+        rounds=values["rounds"],
+        asking=asking_of(values),
     )
 
 
@@ -172,9 +202,13 @@ def fit(pipeline: beam.Pipeline, job: FitJob) -> beam.PCollection[str]:
 
 
 def _write(job: FitJob, stats: BandStats) -> str:
+    return _save(job, job.fit(stats))
+
+
+def _save(job: FitJob, made: Family) -> str:
     scratch = files.join(job.output.rpartition("/")[0], f".adacompress-{uuid.uuid4().hex}")
     try:
-        files.write(job.output, job.fit(stats).to_json(), scratch, "application/json")
+        files.write(job.output, made.to_json(), scratch, "application/json")
     except OSError as error:
         raise AdaCompressError(f"{job.output} cannot be written: {error.strerror or error}") from error
     finally:
@@ -186,7 +220,7 @@ def _run_fit(argv: Sequence[str]) -> int:
     values, rest = parse(
         "adacompress tables fit",
         "Fit quantisation tables to the images that they are for.",
-        [JobOptions, TablesOptions],
+        [JobOptions, TablesOptions, BackendOptions, AskingOptions],
         ["--input", "--output"],
         argv,
     )
@@ -198,15 +232,32 @@ def _run_fit(argv: Sequence[str]) -> int:
     FileSystems.set_options(options)
     if not job.overwrite and files.status(job.output) is not None:
         raise AdaCompressError(f"{job.output} is there already: choose another --output, or --overwrite it")
-    runner, _ = local.choose_runner(options, rest)
-    pipeline = beam.Pipeline(runner, options)
-    fit(pipeline, job)
-    if local.run_to_end(pipeline, options, contextlib.nullcontext()):
-        made = family(job.output, files.read)
-        print(f"{made.name}: fitted to {made.origin['images']} images")
-        print(shown(made, 50))
-        print(f"use it with: adacompress compress --tables {job.output} ...")
+    if job.search is not None:
+        check_limits(job.search.asking, job.search.asking.folder(job.output), options)
+        _save(job, search(job, job.search, options, rest))
+    else:
+        runner, _ = local.choose_runner(options, rest)
+        pipeline = beam.Pipeline(runner, options)
+        fit(pipeline, job)
+        if not local.run_to_end(pipeline, options, contextlib.nullcontext()):
+            return 0
+    made = family(job.output, files.read)
+    print(f"{made.name}: fitted to {made.origin['images']} images")
+    print(shown(made, 50))
+    if job.search is not None:
+        print(_said_of_worth(made))
+    print(f"use it with: adacompress compress --tables {job.output} ...")
     return 0
+
+
+def _said_of_worth(made: Family) -> str:
+    worth = made.origin["validation"]
+    ratio = worth["bytes_ratio"]
+    verdict = "" if ratio["high"] < 1 else ": not surely fewer bytes than the standard tables need"
+    return (
+        f"on {worth['images']} images that the search did not see, at an agreement of {worth['agreement']:.3f}: "
+        f"{ratio['mean']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) of the standard tables' bytes{verdict}"
+    )
 
 
 def _run_show(argv: Sequence[str]) -> int:

@@ -82,7 +82,7 @@ def choice_of(row: ManifestRow) -> Choice:
     assert row.quality is not None, row
     assert row.policy_version is not None, row
     assert row.propensity is not None, row
-    return Choice(row.tables, row.quality, row.policy_version, row.propensity, row.expected_agreement)
+    return Choice(row.tables, row.quality, row.policy_version, row.propensity, row.expected_agreement, row.verified_by)
 
 
 def manifest_parts(folder: RunFolder) -> Iterator[ManifestPart]:

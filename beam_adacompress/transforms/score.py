@@ -11,32 +11,26 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import math
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
-from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import reward
 from beam_adacompress.backends import Backend, BackendError, Query, contract
 from beam_adacompress.backends import backend as backend_of
-from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Answered, Manners
 from beam_adacompress.backends.pairs import PairAnswered, ask_pair
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.records import Choice, CompressedImage, Score, Usage
 from beam_adacompress.sampling import Sampler
-from beam_adacompress.transforms import files, rows
-from beam_adacompress.transforms.ledger import Ledger
-from beam_adacompress.transforms.ledger import check as check_ledger
+from beam_adacompress.transforms import rows
+from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs, failure_row, failure_shape
-from beam_adacompress.transforms.replies import ReplyCache
 
 USAGE = "usage"
 
@@ -118,70 +112,25 @@ class ScoreWithBackend(SeveralOutputs):
             raise ValueError(f"top must be at least 1, got {self.top}")
         if self.errors not in reward.ERRORS:
             raise ValueError(f"errors must be one of {', '.join(reward.ERRORS)}, got {self.errors!r}")
-        if self.max_calls is not None and self.max_calls < 0:
-            raise ValueError(f"max_calls must be at least 0, got {self.max_calls}")
-        if self.max_cost is not None and not 0 <= self.max_cost < math.inf:
-            raise ValueError(f"max_cost must be at least 0 USD, got {self.max_cost}")
-        if self.calls_per_second is not None and not 0 < self.calls_per_second < math.inf:
-            raise ValueError(f"calls_per_second must be above 0, got {self.calls_per_second}")
-        limits = [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(self, name) is not None]
-        if limits and self.cache is None:
-            raise ValueError(f"{limits[0]} is kept in files that all workers share: give cache=FOLDER too")
-        if limits:
-            check_ledger(str(self.cache))
+        self._connection()
+
+    def _connection(self) -> Connection:
+        # A ledger is of one job: the same transform applied again has limits of its own.
+        return Connection(
+            self._backend, self._manners, self.cache, self.max_calls, self.max_cost, self.calls_per_second
+        )
 
     def expand(self, images: beam.PCollection[Any]) -> ScoresAndFailures:
         fields = rows.fields_of(images, _STAGE, _NEEDED)
         ours = tuple(name for name in _OURS if name in fields and name != "choice")
         scored, scored_type = rows.shape(fields, _STAGE, _ADDED, Score, ours)
         failed, failed_type = failure_shape(fields, _STAGE, _OURS)
-        # A ledger is of one job: the same transform applied again has limits of its own.
-        connection = _Connection(
-            self._backend,
-            self._manners,
-            self.cache,
-            self.max_calls,
-            self.max_cost,
-            self.calls_per_second,
-            job=uuid.uuid4().hex,
-        )
         outputs = images | "Score" >> (
-            beam.ParDo(_Score(connection, self._sampler, self.top, self.errors, scored, failed))
+            beam.ParDo(_Score(self._connection(), self._sampler, self.top, self.errors, scored, failed))
             .with_output_types(scored_type, **{FAILURES: failed_type, USAGE: Usage})
             .with_outputs(FAILURES, USAGE, main="scores")
         )
         return ScoresAndFailures(outputs.scores, outputs.failures, outputs.usage)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Connection:
-    """All that a worker process needs to get at the backend; one client in each process."""
-
-    backend: Backend
-    manners: Manners
-    cache: Optional[str]
-    max_calls: Optional[int]
-    max_cost: Optional[float]
-    calls_per_second: Optional[float]
-    job: str
-    shared: Shared = dataclasses.field(default_factory=Shared)
-
-    def client(self) -> Client:
-        client: Client = self.shared.acquire(self._connect)
-        return client
-
-    def _connect(self) -> Client:
-        self.backend.open(files.read)
-        terms = self.backend.terms
-        max_calls = terms.most_calls(self.max_calls, self.max_cost)
-        cache = ledger = None
-        if self.cache is not None:
-            cache = ReplyCache(self.cache, terms)
-            cache.probe()
-            if max_calls is not None or self.calls_per_second is not None:
-                folder = files.join(self.cache, "ledgers", self.job)
-                ledger = Ledger(folder, max_calls, self.calls_per_second)
-        return Client(self.backend, self.manners, cache, ledger)
 
 
 class _UnderWay(NamedTuple):
@@ -198,7 +147,7 @@ class _UnderWay(NamedTuple):
 class _Score(beam.DoFn):
     def __init__(
         self,
-        connection: _Connection,
+        connection: Connection,
         sampler: Sampler,
         top: int,
         errors: str,

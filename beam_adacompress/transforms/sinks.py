@@ -84,6 +84,7 @@ def compressed_outcome(row: Any) -> Outcome:
         expected_agreement=row.choice.expected_agreement,
         error=None,
         seconds=round(row.seconds, 6),
+        verified_by=row.choice.verified_by,
     )
     media_type = "application/octet-stream" if unnameable else row.media_type
     return Outcome(row.shard, described, data, media_type)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
 from apache_beam.utils.windowed_value import WindowedValue
@@ -91,22 +91,31 @@ class ListImages(SeveralOutputs):
 
 class _List(beam.DoFn):
     def process(self, element: tuple[str, Optional[str]]) -> Iterator[Any]:
-        pattern, exclude = element
-        root = input_root(pattern)
-        found = sorted(find_images(pattern, exclude), key=lambda file: _slashes(file.path))
-        names = naming.plan([_key(file.path, root) for file in found])
-        for index, (file, (key, steps_aside, may_rename)) in enumerate(zip(found, names)):
-            shard = index // SHARD_SIZE
-            try:
-                naming.check_key(key)
-            except ImageError as error:
-                readable = key.encode("utf-8", "backslashreplace").decode()
-                yield beam.pvalue.TaggedOutput(
-                    FAILURES,
-                    LocatedFailure(readable, file.size, shard, None, "ListImages", error.reason, error.message),
-                )
-            else:
-                yield ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
+        for file in list_images(*element):
+            yield beam.pvalue.TaggedOutput(FAILURES, file) if isinstance(file, LocatedFailure) else file
+
+
+def list_images(pattern: str, exclude: Optional[str] = None) -> Iterator[Union[ImageFile, LocatedFailure]]:
+    """The files of an input in the order of their keys; as failures those whose names cannot be keys.
+
+    Args:
+      pattern, exclude: as for ListImages.
+
+    Raises:
+      AdaCompressError: they cannot be listed.
+    """
+    root = input_root(pattern)
+    found = sorted(find_images(pattern, exclude), key=lambda file: _slashes(file.path))
+    names = naming.plan([_key(file.path, root) for file in found])
+    for index, (file, (key, steps_aside, may_rename)) in enumerate(zip(found, names)):
+        shard = index // SHARD_SIZE
+        try:
+            naming.check_key(key)
+        except ImageError as error:
+            readable = key.encode("utf-8", "backslashreplace").decode()
+            yield LocatedFailure(readable, file.size, shard, None, "ListImages", error.reason, error.message)
+        else:
+            yield ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
 
 
 @dataclasses.dataclass

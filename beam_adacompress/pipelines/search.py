@@ -1,0 +1,379 @@
+"""`adacompress tables fit --method search`: tables for a backend that only answers.
+
+    standard tables ─▶ their curve on the images ─▶ rounds of proposals ─▶ the best few at several sizes ─▶ the best
+                                                     └ all on a third of the images, the better third on the others
+    the best and the standard tables ─▶ on images that the search did not see ─▶ what they are worth
+
+Every step is a Beam job over the images whose answers are kept in the search's folder, OUTPUT without .json and with
+.search; all in between depends on those answers and the seed alone. So a search that was stopped repeats its steps
+from the folder and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, NamedTuple, Protocol
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_adacompress import jpeg, reward
+from beam_adacompress.backends import backend as backend_of
+from beam_adacompress.backends import contract
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.jpeg.search import Curve, Parameters, Told, levelled, mean_bytes, proposals
+from beam_adacompress.jpeg.tables import ANNEXK, SUFFIX, Family, family
+from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.rates import Floats, ratio_of_bytes
+from beam_adacompress.records import ImageFailure
+from beam_adacompress.sampling import draw
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.runs import RunFolder
+from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages, list_images
+from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
+from beam_adacompress.trials import FORMAT, NO_ANSWER, Configuration, Trial
+from beam_adacompress.version import versions
+
+QUALITIES = (5, 8, 11, 15, 20, 26, 34, 45, 60, 80)  # of the standard tables' curve
+A_ROUND = 12  # proposals
+ADVANCE = 4  # of them, that see all images
+FINALISTS = 3
+NEARBY = 2  # qualities on each side of the one searched at, at which the finalists are compared
+_FEWEST = 12  # images
+_LEVELLING = 24  # images by which shapes are brought to one size
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What a search is asked to do.
+
+    Args:
+      backend: URI.
+      agreement: share of the images, 0..1, at which the standard tables are to be beaten.
+      top: labels of the compressed image among which the reference's best one has to be.
+      images: how many it looks at; half of them to search, half to see what the result is worth.
+      rounds: of A_ROUND proposals.
+      asking: limits and manners; they hold over the whole search.
+
+    Raises:
+      ValueError: an argument is out of range, or the budget is too small.
+    """
+
+    backend: str
+    agreement: float = 0.97
+    top: int = reward.TOP
+    images: int = 300
+    rounds: int = 10
+    asking: Asking = dataclasses.field(default_factory=Asking)
+
+    def __post_init__(self) -> None:
+        asked = backend_of(self.backend)
+        if not 0 < self.agreement <= 1:
+            raise ValueError(f"agreement must be above 0 and at most 1, got {self.agreement}")
+        if self.top < 1:
+            raise ValueError(f"top must be at least 1, got {self.top}")
+        if self.images < _FEWEST:
+            raise ValueError(f"search_images must be at least {_FEWEST}, got {self.images}")
+        if self.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
+        limits = self.asking.max_calls, self.asking.max_cost
+        affordable = None if asked.terms_need_open else asked.terms.most_calls(*limits)
+        if affordable is None:
+            affordable = self.asking.max_calls
+        if affordable is not None and self.calls > affordable:
+            raise ValueError(
+                f"{self.rounds} rounds over {self.images} images take up to {self.calls} calls, and max_calls and "
+                f"max_cost allow {affordable}: allow more, or give fewer rounds or search_images"
+            )
+
+    @property
+    def calls(self) -> int:
+        """The most that it makes, not counting repeated ones."""
+        half = -(-self.images // 2)
+        first = -(-half // 3)
+        nearby = 2 * NEARBY + 1
+        a_round = A_ROUND * first + ADVANCE * (half - first)
+        return half * (1 + len(QUALITIES) + FINALISTS * nearby) + self.rounds * a_round + half * (1 + 2 * nearby)
+
+
+class SearchFolder(RunFolder):
+    """Paths below the folder of a search."""
+
+    FORMAT: ClassVar[str] = "adacompress.table-search"
+
+    @property
+    def steps(self) -> str:
+        return files.join(self.output, "steps")
+
+    def folders(self) -> tuple[str, ...]:
+        return (self.steps,)
+
+    def step(self, name: str) -> str:
+        return files.join(self.steps, f"{name}.parquet")
+
+
+class Fit(Protocol):
+    """What of a pipelines.tables.FitJob concerns a search."""
+
+    @property
+    def input(self) -> str: ...
+
+    @property
+    def output(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def overwrite(self) -> bool: ...
+
+    @property
+    def settings(self) -> jpeg.Settings: ...
+
+
+def search(job: Fit, wanted: Search, options: PipelineOptions, flags: Sequence[str]) -> Family:
+    """Searches a family.
+
+    Args:
+      job: where the images are and where the family goes.
+      wanted: how to search.
+      options, flags: of the Beam jobs.
+
+    Raises:
+      AdaCompressError: there are too few images, the budget is spent, or a job failed.
+    """
+    with ThreadPoolExecutor(local.cores()) as threads:
+        return _Searching(job, wanted, options, flags, threads).run()
+
+
+class _Judged(NamedTuple):
+    """A proposal, and what is known of it."""
+
+    parameters: Parameters
+    tables: Family
+    value: float  # fidelity that it gains over the standard tables at the same bytes
+    images: int  # that say so
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return self.images > 0, self.value
+
+
+class _Seen(NamedTuple):
+    """What a step came to; images without an answer are left out."""
+
+    keys: list[str]
+    sizes: Floats  # bytes, `(images, configurations)`
+    fidelity: Floats
+    agreement: Floats  # 0 or 1
+
+
+class _Searching:
+    def __init__(
+        self, job: Fit, wanted: Search, options: PipelineOptions, flags: Sequence[str], threads: ThreadPoolExecutor
+    ) -> None:
+        self._job = job
+        self._wanted = wanted
+        self._options = options
+        self._flags = flags
+        self._threads = threads
+        self._folder = SearchFolder(job.output.removesuffix(SUFFIX) + ".search")
+        self._calls = 0
+
+    def run(self) -> Family:
+        self._identity = {
+            "input": self._job.input,
+            "settings": dataclasses.asdict(self._job.settings),
+            "seed": self._job.seed,
+            **{name: getattr(self._wanted, name) for name in ("backend", "agreement", "top", "images", "rounds")},
+        }
+        self._folder.prepare(self._identity, versions(), self._job.overwrite)
+        self._ledger = self._ledger_of()
+        mine, others = self._halves()
+        standard = self._step("standard", [family(ANNEXK).at(quality) for quality in QUALITIES], mine)
+        if len(standard.keys) < _FEWEST // 2:
+            raise AdaCompressError(
+                f"{self._wanted.backend} has answers for {len(standard.keys)} of {len(mine)} images in "
+                f"{self._job.input}: too few to search with"
+            )
+        self._curve = Curve(standard.sizes.T, standard.fidelity.T)
+        self._columns = {key: index for index, key in enumerate(standard.keys)}
+        self._files = [file for file in mine if file.key in self._columns]
+        self._pixels = [jpeg.open_image(files.read(file.path)).pixels() for file in self._files[:_LEVELLING]]
+        self._at = self._operating_point(standard)
+        judged: list[_Judged] = []
+        for number in range(self._wanted.rounds):
+            judged += self._round(number, judged)
+            best = max(judged, key=lambda each: each.rank)
+            _say(
+                f"round {number + 1} of {self._wanted.rounds}: {self._calls} calls, fidelity {best.value:+.4f} beside "
+                "the standard tables' at the same bytes"
+            )
+        return self._worth(self._final(sorted(judged, key=lambda each: each.rank)[-FINALISTS:]), others)
+
+    def _halves(self) -> tuple[list[ImageFile], list[ImageFile]]:
+        """The images to search with, and those to see what the result is worth; drawn by their keys."""
+        found = [file for file in list_images(self._job.input) if isinstance(file, ImageFile)]
+        found.sort(key=lambda file: draw(file.key, f"search {self._job.seed}"))
+        chosen = found[: self._wanted.images]
+        if len(chosen) < _FEWEST:
+            raise AdaCompressError(f"{self._job.input} holds {len(chosen)} images: a search needs at least {_FEWEST}")
+        return chosen[::2], chosen[1::2]
+
+    def _operating_point(self, standard: _Seen) -> int:
+        """The point of the curve just below the one at which the standard tables reach the agreement."""
+        reached = np.flatnonzero(np.maximum.accumulate(standard.agreement.mean(axis=0)) >= self._wanted.agreement)
+        index = int(reached[0]) if len(reached) else len(QUALITIES) - 1
+        return min(max(index - 1, NEARBY), len(QUALITIES) - 1 - NEARBY)
+
+    def _round(self, number: int, judged: Sequence[_Judged]) -> list[_Judged]:
+        """Proposals on a third of the images, and the better of them on the others too."""
+        quality = QUALITIES[self._at]
+        wanted = mean_bytes(family(ANNEXK).at(quality), self._pixels, self._job.settings, self._threads)
+        shapes = proposals([Told(each.parameters, each.value) for each in judged], A_ROUND, self._job.seed)
+        made = [
+            levelled(shape, self._job.name, quality, wanted, self._pixels, self._job.settings, self._threads)
+            for shape in shapes
+        ]
+        third = -(-len(self._files) // 3)
+        name = f"round-{number:03d}"
+        first = self._step(name, [tables.at(quality) for tables in made], self._files[:third])
+        new = [
+            _Judged(shape, tables, self._value([first], [[index]]), 0)
+            for index, (shape, tables) in enumerate(zip(shapes, made))
+        ]
+        better = sorted(range(len(new)), key=lambda index: new[index].value)[-ADVANCE:]
+        more = self._step(f"{name}-all", [made[index].at(quality) for index in better], self._files[third:])
+        for column, index in enumerate(better):
+            value = self._value([first, more], [[index], [column]])
+            new[index] = new[index]._replace(value=value, images=len(self._files))
+        return new
+
+    def _final(self, finalists: Sequence[_Judged]) -> _Judged:
+        """The finalist that gains most over several sizes."""
+        nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
+        seen = self._step("final", [each.tables.at(quality) for each in finalists for quality in nearby], self._files)
+        width = len(nearby)
+        values = [
+            self._value([seen], [list(range(index * width, (index + 1) * width))]) for index in range(len(finalists))
+        ]
+        return finalists[int(np.argmax(values))]
+
+    def _value(self, seen: Sequence[_Seen], columns: Sequence[Sequence[int]]) -> float:
+        """What configurations gain over the standard tables, by the columns in which each part has them."""
+        images = [self._columns[key] for part in seen for key in part.keys]
+        if not images:
+            return 0.0
+        gains = []
+        for several in zip(*columns):
+            sizes = np.concatenate([part.sizes[:, column] for part, column in zip(seen, several)])
+            fidelity = np.concatenate([part.fidelity[:, column] for part, column in zip(seen, several)])
+            gains.append(self._curve.value(sizes, fidelity, images))
+        return float(np.mean(gains))
+
+    def _worth(self, chosen: _Judged, others: Sequence[ImageFile]) -> Family:
+        """The family, with what it comes to on images that the search did not see."""
+        nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
+        tables = [each.at(quality) for each in (chosen.tables, family(ANNEXK)) for quality in nearby]
+        seen = self._step("worth", tables, others)
+        own, standard = slice(0, len(nearby)), slice(len(nearby), None)
+        target = min(self._wanted.agreement, float(seen.agreement[:, standard].mean(axis=0).max()))
+        ratio = ratio_of_bytes(
+            (seen.sizes[:, own], seen.sizes[:, standard]),
+            (seen.agreement[:, own], seen.agreement[:, standard]),
+            target,
+            seed=self._job.seed,
+        )
+        worth = {"images": len(seen.keys), "agreement": target, "bytes_ratio": ratio._asdict()}
+        origin = {
+            "method": "search, after arXiv 2003.02874",
+            **self._identity,
+            "images": len(self._files),
+            "parameters": {name: round(value, 4) for name, value in chosen.parameters.items()},
+            "calls": self._calls,
+            "validation": worth,
+        }
+        return dataclasses.replace(chosen.tables, origin=origin)
+
+    def _step(self, name: str, tables: Sequence[jpeg.Quantisation], images: Sequence[ImageFile]) -> _Seen:
+        """Asks the backend about images under tables, or reads what it said before."""
+        path = self._folder.step(name)
+        unique = list(dict.fromkeys(tables))
+        if files.status(path) is not None:
+            trials = [Trial(**row) for row in FORMAT.from_parquet(files.read(path), path).to_pylist()]
+        else:
+            trials = self._asked(name, [Configuration(each, None) for each in unique], images)
+            self._folder.write(path, FORMAT.to_parquet(FORMAT.table(trials)))
+        self._calls += sum(trial.calls for trial in trials)
+        order = {file.key: index for index, file in enumerate(images)}
+        answered = sorted((each for each in trials if NO_ANSWER not in each.ranks), key=lambda each: order[each.key])
+        columns = [unique.index(each) for each in tables]
+        shape = len(answered), len(unique)
+        agreed = np.array([each.agreement(self._wanted.top) for each in answered], np.float64).reshape(shape)
+        return _Seen(
+            [each.key for each in answered],
+            np.array([each.sizes for each in answered], np.float64).reshape(shape)[:, columns],
+            np.array([each.fidelity for each in answered], np.float64).reshape(shape)[:, columns],
+            agreed[:, columns],
+        )
+
+    def _asked(self, name: str, configurations: Sequence[Configuration], images: Sequence[ImageFile]) -> list[Trial]:
+        folder = files.join(self._folder.work, "trials", name)
+        files.delete([folder])
+        asking = self._wanted.asking
+        runner, _ = local.choose_runner(self._options, self._flags)
+        pipeline = beam.Pipeline(runner, self._options)
+        read = (
+            pipeline
+            | "Images" >> beam.Create(images).with_output_types(ImageFile)
+            | "SpreadImages" >> SpreadImages()
+            | "ReadImages" >> ReadImages()
+        )
+        tried = read.images | "TryConfigurations" >> TryConfigurations(
+            [self._wanted.backend],
+            configurations,
+            self._job.settings,
+            asking.manners(),
+            asking.folder(self._job.output),
+            keep=False,
+            max_calls=asking.max_calls,
+            max_cost=asking.max_cost,
+            calls_per_second=asking.calls_per_second,
+            job=self._ledger,
+        )
+        _ = tried.trials | "KeepTrials" >> KeepRows(files.join(folder, "trials"))
+        _ = (
+            tried.failures
+            | "Failures" >> beam.Map(lambda row: ImageFailure(row.key, row.stage, row.reason, row.error))
+            | "KeepFailures" >> KeepRows(files.join(folder, "failures"))
+        )
+        if not local.run_to_end(pipeline, self._options, contextlib.nullcontext()):
+            raise AdaCompressError("a search goes by what its jobs come to, so it cannot be a template")
+        for failed in (ImageFailure(*values) for values in kept_rows(files.join(folder, "failures"))):
+            if failed.reason in contract.FINAL:
+                raise AdaCompressError(
+                    f"the search stopped at its step {name}: {failed.error}; what it knows is in "
+                    f"{self._folder.output}, and the same command with higher limits goes on from there"
+                )
+        return read_trials(files.join(folder, "trials"))
+
+    def _ledger_of(self) -> str:
+        """The name under which all jobs of this search share their limits, however often it is stopped."""
+        path = files.join(self._folder.steps, "ledger.txt")
+        if files.status(path) is None:
+            self._folder.write(path, uuid.uuid4().hex.encode(), "text/plain")
+        return files.read(path).decode()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,168 @@
+"""What a backend says of an image under each of several JPEG configurations: the table that policies learn from.
+
+reference ─▶ label ────────────────┐
+    └▶ decode once ─▶ encode with each pair of tables ─▶ labels ─▶ size, rank, fidelity ─▶ Trial
+"""
+
+import collections
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Optional, Union
+
+import pyarrow as pa
+from PIL import Image
+
+from beam_adacompress import jpeg, reward
+from beam_adacompress.artefacts import Format
+from beam_adacompress.backends import BackendError, Labels, Query, contract
+from beam_adacompress.backends.client import Asked, Client
+from beam_adacompress.jpeg.tables import Quantisation
+from beam_adacompress.records import NO_REFERENCE
+
+NOT_AMONG = 0  # rank of a label that is not there
+NO_ANSWER = -1  # rank where the backend failed
+_BYTES_UNDER_WAY = 64 * 1024 * 1024
+
+
+class Outcome(NamedTuple):
+    """Of one configuration."""
+
+    size: int  # bytes
+    rank: int  # of the reference's best label among those of the compressed image, 1 the best; NOT_AMONG, NO_ANSWER
+    fidelity: float  # of all labels, 0..1, see reward.fidelity
+
+
+class Trial(NamedTuple):
+    """One image under several configurations, seen by one backend. Lists are in the order of the configurations."""
+
+    key: str
+    sha256: str  # of the reference, hex
+    backend: str  # as it was asked for
+    backend_version: str
+    width: int  # pixels, as displayed
+    height: int
+    bytes_in: int
+    bytes_75: int  # at AdaCompress's reference: quality 75, standard tables, one plain scan
+    features: Sequence[float]  # what a policy sees of the image; empty where they were not asked for
+    sizes: Sequence[int]  # bytes
+    ranks: Sequence[int]  # see Outcome
+    fidelity: Sequence[float]
+    calls: int  # that it took
+
+    def agreement(self, top: int = reward.TOP) -> list[Optional[bool]]:
+        """Whether the reference's label is among the `top` best; None where the backend failed."""
+        return [None if rank == NO_ANSWER else 1 <= rank <= top for rank in self.ranks]
+
+
+FORMAT = Format(
+    "trials",
+    version=1,
+    columns=(
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("backend", pa.string(), nullable=False),
+        pa.field("backend_version", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("bytes_in", pa.int64(), nullable=False),
+        pa.field("bytes_75", pa.int64(), nullable=False),
+        pa.field("features", pa.list_(pa.float32()), nullable=False),
+        pa.field("sizes", pa.list_(pa.int64()), nullable=False),
+        pa.field("ranks", pa.list_(pa.int16()), nullable=False),
+        pa.field("fidelity", pa.list_(pa.float32()), nullable=False),
+        pa.field("calls", pa.int64(), nullable=False),
+    ),
+)
+
+
+class Configuration(NamedTuple):
+    """What an image is compressed with."""
+
+    tables: Quantisation
+    quality: Optional[int]  # 1..100, that gave these tables; None where none did
+
+
+class Tried(NamedTuple):
+    """What came of asking one backend."""
+
+    outcomes: dict[Configuration, Outcome]
+    calls: int
+    throttled: float  # seconds that calls waited for their turn
+
+
+def rank(reference: Labels, compressed: Labels) -> int:
+    """Place of the reference's best label among those of the compressed image, from 1; NOT_AMONG if it is not there."""
+    names = [label.name for label in compressed]
+    return names.index(reference[0].name) + 1 if reference[0].name in names else NOT_AMONG
+
+
+def try_configurations(
+    image: Query,
+    pixels: Image.Image,
+    wanted: Mapping[str, Collection[Configuration]],
+    clients: Mapping[str, Client],
+    settings: jpeg.Settings,
+) -> dict[str, Union[Tried, BackendError]]:
+    """Compresses one image in several ways and asks backends what they see.
+
+    Args:
+      image: the reference.
+      pixels: of it, decoded.
+      wanted: by backend, the configurations that it is asked about.
+      clients: by backend.
+      settings: of the encoder.
+
+    Returns:
+      By backend, what came of it, or why there is nothing to compare with: its error for the reference, or one with
+      the reason `no-reference` where it sees nothing in it.
+    """
+    references = {name: clients[name].ask(image) for name in wanted}
+    asked: dict[str, dict[Configuration, _Question]] = {name: {} for name in wanted}
+    under_way: collections.deque[_Question] = collections.deque()
+    size = 0
+    for configuration in dict.fromkeys(each for several in wanted.values() for each in several):
+        encoded = jpeg.encode(pixels, configuration.tables, settings)
+        for name, several in wanted.items():
+            if configuration not in several or _obstacle(references[name], name) is not None:
+                continue
+            question = _Question(len(encoded), clients[name].ask(Query(encoded, image.key, configuration.quality)))
+            asked[name][configuration] = question
+            under_way.append(question)
+            size += question.size
+        while size > _BYTES_UNDER_WAY:
+            first = under_way.popleft()
+            first.asked.result()
+            size -= first.size
+    return {name: _obstacle(references[name], name) or _tried(references[name], asked[name]) for name in wanted}
+
+
+class _Question(NamedTuple):
+    size: int  # bytes
+    asked: Asked
+
+
+def _obstacle(reference: Asked, backend: str) -> Optional[BackendError]:
+    answer = reference.result().answer
+    if isinstance(answer, BackendError):
+        return answer
+    if not answer:
+        return BackendError(NO_REFERENCE, f"{backend} sees nothing in the original: there is nothing to agree with")
+    return None
+
+
+def _tried(reference: Asked, asked: Mapping[Configuration, _Question]) -> Union[Tried, BackendError]:
+    first = reference.result()
+    assert not isinstance(first.answer, BackendError)
+    outcomes = {}
+    calls, throttled = first.calls, first.throttled
+    for configuration, question in asked.items():
+        answered = question.asked.result()
+        calls += answered.calls
+        throttled += answered.throttled
+        if isinstance(answered.answer, BackendError):
+            if answered.answer.reason in contract.FINAL:
+                return answered.answer
+            outcomes[configuration] = Outcome(question.size, NO_ANSWER, 0.0)
+        else:
+            likeness = reward.fidelity(first.answer, answered.answer)
+            outcomes[configuration] = Outcome(question.size, rank(first.answer, answered.answer), likeness)
+    return Tried(outcomes, calls, throttled)
