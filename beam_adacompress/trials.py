@@ -42,7 +42,7 @@ class Trial(NamedTuple):
     height: int
     bytes_in: int
     bytes_75: int  # at AdaCompress's reference: quality 75, standard tables, one plain scan
-    features: Sequence[float]  # what a policy sees of the image; empty where they were not asked for
+    features: Sequence[float]  # what a policy sees of the image, see policy.features
     sizes: Sequence[int]  # bytes
     ranks: Sequence[int]  # see Outcome
     fidelity: Sequence[float]

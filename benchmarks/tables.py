@@ -1,143 +1,172 @@
 """Bytes that each family of quantisation tables needs for a given agreement, relative to the standard tables.
 
-    python benchmarks/tables.py --images ../shared/data/images/imagenet --models ../shared/data/models/*_quant.tflite
-    python benchmarks/tables.py ... --families annexk robidoux mine.json --count 300 --rows rows.jsonl
+    python benchmarks/tables.py fit --images PHOTOGRAPHS --models NETWORKS.tflite...
+    python benchmarks/tables.py report --images PHOTOGRAPHS... --models NETWORKS.tflite...
 
-Each image is compressed with every family at every quality of a grid; each network says what it sees, before and after.
+`fit` makes families from one half of a folder's images (a hash of the name decides), with `adacompress tables fit`:
+DeepN-JPEG's tables, and for each network those of a search. `report` compresses images of the other half with every
+family at every quality of a grid and asks each network what it sees, before and after. Answers are kept in the cache,
+so that a report that was stopped goes on.
+
 For a target of agreement a family needs the bytes at which its curve of mean bytes against agreement (made monotone)
 reaches it, between two qualities by linear interpolation. Ratios are to the standard family `annexk` of the same
 network and coding, with 95 % intervals from a bootstrap over images. Plain and optimised progressive coding have the
-same pixels, so their agreement is measured once. `--rows` keeps what was measured; with it, a run goes on where it was.
+same pixels, so their agreement is measured once.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import multiprocessing
-import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from throughput import CORES, files_below
+from apache_beam.options.pipeline_options import PipelineOptions
+from throughput import CORES
 
 from beam_adacompress import jpeg, reward
-from beam_adacompress.backends import BackendError, Query, backend
-from beam_adacompress.errors import ImageError
+from beam_adacompress.estimates import Interval
+from beam_adacompress.pipelines import cli, local
+from beam_adacompress.pipelines.asking import default_cache
+from beam_adacompress.pipelines.trying import try_images
+from beam_adacompress.policy.verify import LADDER
+from beam_adacompress.rates import ratio_of_bytes
+from beam_adacompress.sampling import draw
+from beam_adacompress.transforms.sources import ImageFile, list_images
+from beam_adacompress.transforms.trials import TryConfigurations
+from beam_adacompress.trials import NO_ANSWER, Configuration, Trial
 
-QUALITIES = (5, 8, 12, 16, 20, 25, 30, 38, 48, 60, 75, 88, 95)
+FAMILIES = Path(__file__).parent / "families"  # of `fit`
+QUALITIES = LADDER[1:10]
 TARGETS = (0.95, 0.97, 0.99)
 STANDARD = "annexk"
-CODINGS = {"plain": jpeg.Settings(optimize=False, progressive=False), "optimised progressive": jpeg.Settings()}
+PLAIN = jpeg.Settings(optimize=False, progressive=False)
+GOAL = 0.88  # of the standard tables' bytes, at an agreement of 0.97
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("action", choices=("fit", "report"))
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="LiteRT classifiers")
-    parser.add_argument("--families", nargs="+", default=list(jpeg.FAMILIES), help="names, or fitted families' files")
-    parser.add_argument("--count", type=int, help="images, evenly taken from the folder; all if not given")
+    parser.add_argument("--count", type=int, default=300, help="images of each folder that are reported on at most")
     parser.add_argument("--top", type=int, default=reward.TOP, help="labels among which the reference's has to be")
-    parser.add_argument("--rows", type=Path, help="file of what was measured")
-    parser.add_argument("--samples", type=int, default=500, help="of the bootstrap")
     options = parser.parse_args()
-    images = files_below(options.images)
-    if options.count:
-        images = [images[index * len(images) // options.count] for index in range(options.count)]
-    measured = list(measure(images, options.families, options.models, options.top, options.rows))
-    print(f"{len(measured)} images of {options.images.name}, agreement within the top {options.top}")
-    for position, model in enumerate(options.models):
-        print(f"\n{model.name}")
-        report(measured, options.families, position, options.samples)
+    if options.action == "fit":
+        fit(options.images[0], options.models)
+        return
+    for folder in options.images:
+        report(folder, options.models, options.count, options.top)
 
 
-def measure(images: list[Path], families: list[str], models: list[Path], top: int, rows: Path | None) -> Iterator[dict]:
-    known = {}
-    if rows is not None and rows.exists():
-        known = {row["image"]: row for row in map(json.loads, rows.read_text().splitlines())}
-    settings = [families, [str(model) for model in models], top]
-    todo = [path for path in images if known.get(str(path), {}).get("settings") != settings]
-    pool = multiprocessing.Pool(CORES, initializer=Worker.load, initargs=(models, families, top))
-    with pool, open(rows if rows is not None else os.devnull, "a") as file:
-        for row in pool.imap_unordered(Worker.measure, todo):
-            known[row["image"]] = row
-            file.write(json.dumps(row | {"settings": settings}) + "\n")
-            file.flush()
-    yield from (row for path in images if (row := known[str(path)])["sizes"])
+def halves(folder: Path) -> tuple[list[ImageFile], list[ImageFile]]:
+    """Images to fit to, and images to report on, which no family here has seen."""
+    images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
+    drawn = {file.key: draw(file.key, "benchmark") for file in images}
+    return [file for file in images if drawn[file.key] < 0.5], [file for file in images if drawn[file.key] >= 0.5]
 
 
-class Worker:
-    """One process: its networks, and what it measures of an image."""
-
-    @classmethod
-    def load(cls, models: list[Path], families: list[str], top: int) -> None:
-        cls.networks = [backend(f"litert:{model}") for model in models]
-        for network in cls.networks:
-            network.open()
-        cls.families, cls.top = families, top
-
-    @classmethod
-    def measure(cls, path: Path) -> dict:
-        """Sizes (family, quality, bytes plain, bytes optimised progressive) and agreement of each network."""
-        data = path.read_bytes()
-        try:
-            pixels = jpeg.open_image(data).pixels()
-        except ImageError:
-            return {"image": str(path), "sizes": [], "agreed": []}
-        references = [network.label([Query(data)], 60.0)[0] for network in cls.networks]
-        if any(isinstance(reference, BackendError) or not reference for reference in references):
-            return {"image": str(path), "sizes": [], "agreed": []}
-        sizes, agreed = [], []
-        for family in cls.families:
-            for quality in QUALITIES:
-                tables = jpeg.quantisation(family, quality)
-                files = [jpeg.encode(pixels, tables, settings) for settings in CODINGS.values()]
-                sizes.append([family, quality, *map(len, files)])
-                answers = [network.label([Query(files[0])], 60.0)[0] for network in cls.networks]
-                agreed.append([reward.agreement(r, a, cls.top) for r, a in zip(references, answers)])
-        return {"image": str(path), "sizes": sizes, "agreed": agreed}
+def fit(folder: Path, models: Sequence[Path]) -> None:
+    images, _ = halves(folder)
+    FAMILIES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in images:
+            link = Path(scratch, "images", file.key)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(file.path).resolve())
+        command = ["tables", "fit", f"--input={scratch}/images", "--overwrite"]
+        assert cli.main([*command, f"--output={FAMILIES}/deepn-fitted.json", "--method=deepn"]) == 0
+        for model in models:
+            output = Path(scratch, searched(model).name)
+            backend = f"--backend=litert:{model}"
+            search = ["--method=search", backend, f"--search-images={len(images)}", "--rounds=8"]
+            assert cli.main([*command, f"--output={output}", *search]) == 0
+            searched(model).write_bytes(output.read_bytes())
 
 
-def report(measured: list[dict], families: list[str], network: int, samples: int) -> None:
-    """For each coding and target, the bytes of each family relative to the standard's."""
-    random = np.random.default_rng(0)
-    agreed = np.array([[each[network] for each in row["agreed"]] for row in measured], np.float64)
-    draws = [random.integers(0, len(measured), len(measured)) for _ in range(samples)]
-    for coding, column in zip(CODINGS, (2, 3)):
-        sizes = np.array([[each[column] for each in row["sizes"]] for row in measured], np.float64)
-        print(f"  {coding:<24}" + "".join(f"{target:>26}" for target in TARGETS))
-        standard = _of_family(families.index(STANDARD))
-        for index, family in enumerate(families):
-            own = _of_family(index)
-            cells = []
-            for target in TARGETS:
-                ratios = [
-                    bytes_needed(sizes[drawn, own].mean(0), agreed[drawn, own].mean(0), target)
-                    / bytes_needed(sizes[drawn, standard].mean(0), agreed[drawn, standard].mean(0), target)
-                    for drawn in (np.arange(len(measured)), *draws)
-                ]
-                low, high = np.nanquantile(ratios[1:], (0.025, 0.975))
-                cells.append(f"{ratios[0]:.3f} ({low:.3f} to {high:.3f})")
-            print(f"  {Path(family).stem:<24}" + "".join(f"{cell:>26}" for cell in cells))
+def searched(model: Path) -> Path:
+    """Where the family that was searched for a network is."""
+    return FAMILIES / f"searched-{model.stem.removesuffix('_quant')}.json"
 
 
-def _of_family(index: int) -> slice:
+def report(folder: Path, models: Sequence[Path], count: int, top: int) -> None:
+    images = sorted(halves(folder)[1], key=lambda file: draw(file.key, "report"))[:count]
+    common = [*jpeg.FAMILIES, str(FAMILIES / "deepn-fitted.json")]
+    plain = plain_sizes(images, [*common, *(str(searched(model)) for model in models)])
+    for model in models:
+        families = [*common, str(searched(model))]
+        measured = tried(images, families, f"litert:{model}")
+        print(f"\n{model.stem}, {len(measured)} images of {folder.name}, agreement within the top {top}")
+        agreed = np.array([trial.agreement(top) for trial in measured], np.float64)
+        by_family = {name: agreed[:, _columns(index)] for index, name in enumerate(families)}
+        sizes = np.array([trial.sizes for trial in measured], np.float64)
+        progressive = {name: sizes[:, _columns(index)] for index, name in enumerate(families)}
+        table("plain", {name: np.array([plain[name][trial.key] for trial in measured]) for name in families}, by_family)
+        ratios = table("optimised progressive", progressive, by_family)
+        best = min(ratios, key=lambda name: ratios[name][TARGETS.index(0.97)].mean)
+        ratio = ratios[best][TARGETS.index(0.97)].mean
+        verdict = "at most" if ratio <= GOAL else "more than"
+        print(f"  best at 0.97: {Path(best).stem} with {ratio:.3f} of the standard tables' bytes, {verdict} {GOAL}")
+
+
+def tried(images: Sequence[ImageFile], families: Sequence[str], backend: str) -> list[Trial]:
+    """Trials with all qualities of all families; families that share tables share the answer."""
+    tables = [jpeg.quantisation(name, quality) for name in families for quality in QUALITIES]
+    unique = list(dict.fromkeys(tables))
+    transform = TryConfigurations([backend], [Configuration(each, None) for each in unique], cache=default_cache("."))
+    local.quiet_logs()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = try_images(images, transform, scratch, PipelineOptions([]), [])
+    columns = [unique.index(each) for each in tables]
+    return [
+        trial._replace(
+            sizes=[trial.sizes[column] for column in columns], ranks=[trial.ranks[column] for column in columns]
+        )
+        for trial in found.trials
+        if NO_ANSWER not in trial.ranks
+    ]
+
+
+def plain_sizes(images: Sequence[ImageFile], families: Sequence[str]) -> dict[str, dict[str, list[int]]]:
+    """Bytes without optimised Huffman tables and in one scan, by family and image, at each quality."""
+    with multiprocessing.Pool(CORES) as pool:
+        found = pool.map(functools.partial(_plain_sizes, families), [Path(file.path) for file in images], chunksize=4)
+    return {name: {file.key: sizes[index] for file, sizes in zip(images, found)} for index, name in enumerate(families)}
+
+
+def _plain_sizes(families: Sequence[str], path: Path) -> list[list[int]]:
+    pixels = jpeg.open_image(path.read_bytes()).pixels()
+    return [
+        [len(jpeg.encode(pixels, jpeg.quantisation(name, quality), PLAIN)) for quality in QUALITIES]
+        for name in families
+    ]
+
+
+def table(coding: str, sizes: dict[str, np.ndarray], agreed: dict[str, np.ndarray]) -> dict[str, list[Interval]]:
+    """Prints, and gives, the ratios of each family at each target."""
+    ratios = {
+        name: [
+            ratio_of_bytes(
+                (sizes[name].astype(np.float64), sizes[STANDARD].astype(np.float64)),
+                (agreed[name], agreed[STANDARD]),
+                target,
+            )
+            for target in TARGETS
+        ]
+        for name in sizes
+    }
+    print(f"  {coding:<38}" + "".join(f"{target:>26}" for target in TARGETS))
+    for name, cells in ratios.items():
+        texts = [f"{cell.mean:.3f} ({cell.low:.3f} to {cell.high:.3f})" for cell in cells]
+        print(f"  {Path(name).stem:<38}" + "".join(f"{text:>26}" for text in texts))
+    return ratios
+
+
+def _columns(index: int) -> slice:
     return slice(index * len(QUALITIES), (index + 1) * len(QUALITIES))
-
-
-def bytes_needed(sizes: np.ndarray, agreement: np.ndarray, target: float) -> float:
-    """Mean bytes at which the curve reaches a target; not a number where it does not."""
-    order = np.argsort(sizes)
-    sizes, reached = sizes[order], np.maximum.accumulate(agreement[order])
-    above = np.flatnonzero(reached >= target)
-    if not len(above):
-        return float("nan")
-    index = above[0]
-    if index == 0 or reached[index] == reached[index - 1]:
-        return float(sizes[index])
-    share = (target - reached[index - 1]) / (reached[index] - reached[index - 1])
-    return float(sizes[index - 1] + share * (sizes[index] - sizes[index - 1]))
 
 
 if __name__ == "__main__":

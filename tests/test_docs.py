@@ -8,17 +8,20 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
+import pytest
 from conftest import encoded, picture
 from loopback import json_reply, serving
+from PIL import Image
 
-from beam_adacompress import Label, Query
+from beam_adacompress import Label, Query, backends, dct_networks
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 
 DOCS = Path(__file__).parent.parent / "docs"
-PIPELINE, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)
+PIPELINE, DCT, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)
 
 
 def test_the_pipeline(tmp_path, monkeypatch, capsys):
@@ -32,6 +35,30 @@ def test_the_pipeline(tmp_path, monkeypatch, capsys):
     key, agreement, reward = capsys.readouterr().out.split()
     assert (key, agreement) == ("a.jpg", "1")
     assert 0 < float(reward) < 1
+
+
+def test_the_network_on_dct_input(tmp_path, monkeypatch):
+    keras = pytest.importorskip("keras", reason="needs tensorflow: pip install 'beam-adacompress[train]'")
+
+    def small(variant: str, classes: int, size: int) -> Any:
+        """With the inputs of the real one, which takes long to train and to convert."""
+        inputs = [keras.Input((size // 8, size // 8, 64)), keras.Input((size // 16, size // 16, 128))]
+        means = [keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(0.01)(plane)) for plane in inputs]
+        return keras.Model(inputs, keras.layers.Dense(classes, "softmax")(keras.layers.Concatenate()(means)))
+
+    photographs = {}
+    for name, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(3):
+            photographs[name] = encoded(Image.new("L", (240, 230), level + index))
+            (tmp_path / "photos" / name / f"{index}.jpg").write_bytes(photographs[name])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dct_networks, "build", small)
+    exec(DCT, {})
+    backend = backends.backend("dct:network.tflite?labels=names.txt")
+    backend.open()
+    answers = backend.label([Query(photographs[name]) for name in ("light", "dark")], 1.0)
+    assert [labels[0].name for labels in answers] == ["light", "dark"]
 
 
 def test_the_new_backend(monkeypatch):

@@ -19,6 +19,7 @@ from beam_adacompress.backends import BACKENDS, backend
         ("rekognition?region=eu-west-1", {"region": "eu-west-1"}),
         ("litert:models/a.tflite?labels=names.txt&top=3", {"path": "models/a.tflite", "labels": "names.txt", "top": 3}),
         ("litert:gs://bucket/a.tflite", {"path": "gs://bucket/a.tflite"}),
+        ("dct:a.keras?order=zigzag&top=5", {"path": "a.keras", "order": "zigzag", "top": 5}),
         ("replay:replies.jsonl?reference=95", {"path": "replies.jsonl", "reference": 95}),
         ("record:out.jsonl+litert:a.tflite?top=3", {"target": "out.jsonl+litert:a.tflite?top=3"}),
     ],
@@ -32,7 +33,10 @@ def test_uris(uri, fields):
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
-        ("vision", r"backend 'vision': unknown name 'vision'; known: baidu, facepp, google-vision, keras, litert, rec"),
+        (
+            "vision",
+            r"backend 'vision': unknown name 'vision'; known: baidu, dct, facepp, google-vision, keras, litert, r",
+        ),
         ("", "unknown name ''"),
         ("litert", "litert takes a path, as in litert:PATH"),
         ("litert:", "litert takes a path, as in litert:PATH"),
@@ -40,10 +44,7 @@ def test_uris(uri, fields):
         ("google-vision?results=5", "unknown parameter 'results'; known: .*max_results"),
         ("google-vision?max_results=many", "max_results=many is no int"),
         ("google-vision?max_results", "'max_results' has no value; write max_results=VALUE"),
-        (
-            "dct:model.tflite",
-            "dct is reserved for networks that read DCT coefficients, which this release does not have",
-        ),
+        ("dct", "dct takes a path, as in dct:PATH"),
         ("record:out.txt+google-vision", r"record takes FILE\.jsonl\+BACKEND-URI"),
     ],
 )
@@ -53,7 +54,8 @@ def test_uris_that_name_no_backend(uri, message):
 
 
 def test_every_backend_can_be_made_without_its_sdk_or_credentials():
-    paths = {"litert": ":m.tflite", "keras": ":MobileNetV2", "replay": ":r.jsonl", "record": ":r.jsonl+baidu"}
+    models = {"litert": ":m.tflite", "keras": ":MobileNetV2", "dct": ":m.keras"}
+    paths = {**models, "replay": ":r.jsonl", "record": ":r.jsonl+baidu"}
     names = {name: type(backend(name + paths.get(name, ""))).__name__ for name in BACKENDS}
     assert names == {
         "google-vision": "GoogleVision",
@@ -62,6 +64,7 @@ def test_every_backend_can_be_made_without_its_sdk_or_credentials():
         "baidu": "Baidu",
         "litert": "LiteRT",
         "keras": "Keras",
+        "dct": "DCT",
         "replay": "Replay",
         "record": "Record",
     }

@@ -105,21 +105,21 @@ def calls(asked):
 def test_the_command_searches_and_says_what_the_result_is_worth(photographs, texture, tmp_path, capsys):
     assert searched(photographs, tmp_path / "mine.json", texture) == 0
     made = tables.family(str(tmp_path / "mine.json"))
-    assert made.origin["images"] == 7
-    assert made.origin["validation"]["images"] == 7
+    assert made.origin["images"] == 10
+    assert made.origin["validation"]["images"] == 4
     assert set(made.origin["parameters"]) == set(RANGES)
     assert made.origin["calls"] == calls(texture) <= Search("texture", images=14, rounds=1).calls
     said = capsys.readouterr()
     assert "round 1 of 1" in said.err
-    assert "mine: fitted to 7 images" in said.out
-    assert "on 7 images that the search did not see, at an agreement of" in said.out
+    assert "mine: fitted to 10 images" in said.out
+    assert "on 4 images that the search did not see, at an agreement of" in said.out
 
     seen = {step.stem: step for step in (tmp_path / "mine.search" / "steps").glob("*.parquet")}
-    assert set(seen) == {"standard", "round-000", "round-000-all", "final", "worth"}
-    mine, others = (set(_keys(seen[name])) for name in ("standard", "worth"))
-    assert len(mine) == len(others) == 7
+    assert set(seen) == {"standard", "round-000", "round-000-all", "final-1", "worth-1"}
+    mine, others = (set(_keys(seen[name])) for name in ("standard", "worth-1"))
+    assert (len(mine), len(others)) == (10, 4)
     assert not mine & others
-    assert set(_keys(seen["final"])) == mine
+    assert set(_keys(seen["final-1"])) == mine
 
     (tmp_path / "mine.json").unlink()
     assert searched(photographs, tmp_path / "mine.json", texture, "--search-agreement=0.9") == 1
@@ -135,7 +135,7 @@ def _keys(path):
 def test_a_search_goes_on_where_it_stopped(photographs, texture, tmp_path):
     assert searched(photographs, tmp_path / "whole.json", texture) == 0
     steps = tmp_path / "whole.search" / "steps"
-    for name in ("round-000-all", "final", "worth"):
+    for name in ("round-000-all", "final-1", "worth-1"):
         (steps / f"{name}.parquet").unlink()
     before = calls(texture)
     whole = (tmp_path / "whole.json").read_bytes()
@@ -156,7 +156,7 @@ def _calls(steps):
 def test_a_budget_that_cannot_do_is_refused_before_anything_is_asked(photographs, texture, tmp_path, capsys):
     assert searched(photographs, tmp_path / "mine.json", texture, "--search-images=14", "--max-calls=100") == 2
     said = capsys.readouterr().err
-    assert "1 rounds over 14 images take up to 311 calls, and max_calls and max_cost allow 100" in said
+    assert "1 rounds over 14 images take up to 376 calls, and max_calls and max_cost allow 100" in said
     assert not texture.exists()
     assert searched(photographs, tmp_path / "mine.json", texture, "--search-images=14", "--max-cost=0.1") == 2
     assert "max_cost allow 100: allow more" in capsys.readouterr().err

@@ -19,10 +19,10 @@ BACKENDS: Mapping[str, str] = {
     "baidu": "beam_adacompress.backends.baidu:Baidu",
     "litert": "beam_adacompress.backends.litert:LiteRT",
     "keras": "beam_adacompress.backends.keras:Keras",
+    "dct": "beam_adacompress.backends.dct:DCT",
     "replay": "beam_adacompress.backends.replay:Replay",
     "record": "beam_adacompress.backends.replay:Record",
 }
-RESERVED: Mapping[str, str] = {"dct": "for networks that read DCT coefficients, which this release does not have"}
 
 _BOOLEANS = {"true": True, "false": False}
 
@@ -40,8 +40,6 @@ def backend(uri: str) -> Backend:
     name, _, path = head.partition(":")
     if name == "record":  # what it records has a query of its own
         path, query = uri[len("record:") :], ""
-    if name in RESERVED:
-        raise ValueError(f"backend {uri!r}: {name} is reserved {RESERVED[name]}")
     if name not in BACKENDS:
         raise ValueError(f"backend {uri!r}: unknown name {name!r}; known: {', '.join(sorted(BACKENDS))}")
     module, _, attribute = BACKENDS[name].partition(":")

@@ -25,9 +25,14 @@ def basis() -> Floats:
     Returns:
       64 x 64; coefficients = matrix @ block, both in natural (row-major) order. Its transpose is the inverse.
     """
+    return np.asarray(np.kron(dct_line(), dct_line()), np.float64)
+
+
+def dct_line() -> Floats:
+    """The orthonormal DCT-II of eight samples as a matrix, 8 x 8, a row for each frequency."""
     frequency, position = np.meshgrid(np.arange(8), np.arange(8), indexing="ij")
-    line = np.cos((2 * position + 1) * frequency * np.pi / 16) * np.where(frequency == 0, np.sqrt(1 / 8), 0.5)
-    return np.kron(line, line)
+    line: Floats = np.cos((2 * position + 1) * frequency * np.pi / 16) * np.where(frequency == 0, np.sqrt(1 / 8), 0.5)
+    return line
 
 
 def blocks(plane: NDArray[np.generic]) -> Floats:
@@ -67,9 +72,15 @@ def coefficients(pixels: Image.Image, subsampling: str = "4:2:0") -> list[Floats
         planes = [np.asarray(pixels)]
     else:
         # In rounded steps, as libjpeg has it; Pillow's own conversion cuts off instead, half a level darker.
-        colours = np.rint(np.asarray(pixels.convert("RGB")) @ _YCBCR.T + _OFFSET)
+        colours = np.rint(from_rgb(np.asarray(pixels.convert("RGB"))))
         planes = [colours[:, :, 0], *(_subsampled(colours[:, :, index], subsampling) for index in (1, 2))]
     return [(blocks(plane).reshape(-1, 64) - 128) @ basis().T for plane in planes]
+
+
+def from_rgb(values: NDArray[np.generic]) -> Floats:
+    """Y, Cb and Cr of R, G and B in the last axis, JFIF's full range, not rounded."""
+    converted: Floats = values @ _YCBCR.T + _OFFSET
+    return converted
 
 
 def _subsampled(plane: NDArray[np.generic], subsampling: str) -> Floats:

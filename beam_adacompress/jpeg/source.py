@@ -81,6 +81,11 @@ class Source:
     def density(self, policy: str) -> tuple[int, int]:
         return metadata.density(self._image, policy)
 
+    def luma_steps(self) -> Optional[tuple[int, ...]]:
+        """The luminance quantisation table of a JPEG, 64 steps in natural order; None for other formats."""
+        tables = getattr(self._image, "quantization", None)
+        return tuple(tables[min(tables)]) if self.format == "JPEG" and tables else None
+
     def verify(self) -> None:
         """Decodes and throws the pixels away.
 
@@ -125,6 +130,9 @@ class _TwelveBitJPEG(Source):
         self.width, self.height = width, height
         self.obstacle = HIGH_BIT_DEPTH
         self.flattens = False
+
+    def luma_steps(self) -> None:
+        """Nothing is read behind the frame header."""
 
     def verify(self) -> None:
         """Nothing here decodes it; it is passed on as it is."""

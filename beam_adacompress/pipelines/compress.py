@@ -220,7 +220,7 @@ class CompressOptions(PipelineOptions):
             "--verify",
             action="append",
             metavar="BACKEND",
-            help="give each image the cheapest quality at which this backend agrees; if given several times, all of them",
+            help="give each image the cheapest quality at which this backend agrees; given several times, all of them",
         )
         add(
             "--verify-margin", type=int, default=0, metavar="K", help="the K next finer qualities have to agree as well"

@@ -6,12 +6,11 @@
 
 Every step is a Beam job over the images whose answers are kept in the search's folder, OUTPUT without .json and with
 .search; all in between depends on those answers and the seed alone. So a search that was stopped repeats its steps
-from the folder and goes on.
+from the folder and goes on, and so does one that is given more rounds.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 import uuid
@@ -19,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, NamedTuple, Protocol
 
-import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -31,13 +29,13 @@ from beam_adacompress.jpeg.search import Curve, Parameters, Told, levelled, mean
 from beam_adacompress.jpeg.tables import ANNEXK, SUFFIX, Family, family
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.pipelines.trying import try_images
 from beam_adacompress.rates import Floats, ratio_of_bytes
-from beam_adacompress.records import ImageFailure
 from beam_adacompress.sampling import draw
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.runs import RunFolder
-from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages, list_images
-from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
+from beam_adacompress.transforms.sources import ImageFile, list_images
+from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import FORMAT, NO_ANSWER, Configuration, Trial
 from beam_adacompress.version import versions
 
@@ -47,6 +45,7 @@ ADVANCE = 4  # of them, that see all images
 FINALISTS = 3
 NEARBY = 2  # qualities on each side of the one searched at, at which the finalists are compared
 _FEWEST = 12  # images
+_JUDGING = 3  # one image of so many is kept to see what the result is worth
 _LEVELLING = 24  # images by which shapes are brought to one size
 
 
@@ -58,7 +57,7 @@ class Search:
       backend: URI.
       agreement: share of the images, 0..1, at which the standard tables are to be beaten.
       top: labels of the compressed image among which the reference's best one has to be.
-      images: how many it looks at; half of them to search, half to see what the result is worth.
+      images: how many it looks at; a third of them only to see what the result is worth.
       rounds: of A_ROUND proposals.
       asking: limits and manners; they hold over the whole search.
 
@@ -96,11 +95,12 @@ class Search:
     @property
     def calls(self) -> int:
         """The most that it makes, not counting repeated ones."""
-        half = -(-self.images // 2)
-        first = -(-half // 3)
+        others = self.images // _JUDGING
+        mine = self.images - others
+        first = -(-mine // 3)
         nearby = 2 * NEARBY + 1
-        a_round = A_ROUND * first + ADVANCE * (half - first)
-        return half * (1 + len(QUALITIES) + FINALISTS * nearby) + self.rounds * a_round + half * (1 + 2 * nearby)
+        a_round = A_ROUND * first + ADVANCE * (mine - first)
+        return mine * (1 + len(QUALITIES) + FINALISTS * nearby) + self.rounds * a_round + others * (1 + 2 * nearby)
 
 
 class SearchFolder(RunFolder):
@@ -191,15 +191,15 @@ class _Searching:
         self._calls = 0
 
     def run(self) -> Family:
-        self._identity = {
+        identity = {
             "input": self._job.input,
             "settings": dataclasses.asdict(self._job.settings),
             "seed": self._job.seed,
-            **{name: getattr(self._wanted, name) for name in ("backend", "agreement", "top", "images", "rounds")},
+            **{name: getattr(self._wanted, name) for name in ("backend", "agreement", "top", "images")},
         }
-        self._folder.prepare(self._identity, versions(), self._job.overwrite)
+        self._folder.prepare(identity, versions(), self._job.overwrite)
         self._ledger = self._ledger_of()
-        mine, others = self._halves()
+        mine, others = self._parts()
         standard = self._step("standard", [family(ANNEXK).at(quality) for quality in QUALITIES], mine)
         if len(standard.keys) < _FEWEST // 2:
             raise AdaCompressError(
@@ -221,14 +221,15 @@ class _Searching:
             )
         return self._worth(self._final(sorted(judged, key=lambda each: each.rank)[-FINALISTS:]), others)
 
-    def _halves(self) -> tuple[list[ImageFile], list[ImageFile]]:
+    def _parts(self) -> tuple[list[ImageFile], list[ImageFile]]:
         """The images to search with, and those to see what the result is worth; drawn by their keys."""
         found = [file for file in list_images(self._job.input) if isinstance(file, ImageFile)]
         found.sort(key=lambda file: draw(file.key, f"search {self._job.seed}"))
         chosen = found[: self._wanted.images]
         if len(chosen) < _FEWEST:
             raise AdaCompressError(f"{self._job.input} holds {len(chosen)} images: a search needs at least {_FEWEST}")
-        return chosen[::2], chosen[1::2]
+        others = chosen[_JUDGING - 1 :: _JUDGING]
+        return [file for file in chosen if file not in others], others
 
     def _operating_point(self, standard: _Seen) -> int:
         """The point of the curve just below the one at which the standard tables reach the agreement."""
@@ -262,7 +263,7 @@ class _Searching:
     def _final(self, finalists: Sequence[_Judged]) -> _Judged:
         """The finalist that gains most over several sizes."""
         nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
-        seen = self._step("final", [each.tables.at(quality) for each in finalists for quality in nearby], self._files)
+        seen = self._step(f"final-{self._wanted.rounds}", [each.tables.at(quality) for each in finalists for quality in nearby], self._files)
         width = len(nearby)
         values = [
             self._value([seen], [list(range(index * width, (index + 1) * width))]) for index in range(len(finalists))
@@ -285,7 +286,7 @@ class _Searching:
         """The family, with what it comes to on images that the search did not see."""
         nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
         tables = [each.at(quality) for each in (chosen.tables, family(ANNEXK)) for quality in nearby]
-        seen = self._step("worth", tables, others)
+        seen = self._step(f"worth-{self._wanted.rounds}", tables, others)
         own, standard = slice(0, len(nearby)), slice(len(nearby), None)
         target = min(self._wanted.agreement, float(seen.agreement[:, standard].mean(axis=0).max()))
         ratio = ratio_of_bytes(
@@ -297,7 +298,11 @@ class _Searching:
         worth = {"images": len(seen.keys), "agreement": target, "bytes_ratio": ratio._asdict()}
         origin = {
             "method": "search, after arXiv 2003.02874",
-            **self._identity,
+            "backend": self._wanted.backend.partition(":")[0].partition("?")[0],
+            "backend_version": self._backend_version,
+            "agreement": self._wanted.agreement,
+            "top": self._wanted.top,
+            "seed": self._job.seed,
             "images": len(self._files),
             "parameters": {name: round(value, 4) for name, value in chosen.parameters.items()},
             "calls": self._calls,
@@ -315,6 +320,7 @@ class _Searching:
             trials = self._asked(name, [Configuration(each, None) for each in unique], images)
             self._folder.write(path, FORMAT.to_parquet(FORMAT.table(trials)))
         self._calls += sum(trial.calls for trial in trials)
+        self._backend_version = trials[0].backend_version if trials else ""
         order = {file.key: index for index, file in enumerate(images)}
         answered = sorted((each for each in trials if NO_ANSWER not in each.ranks), key=lambda each: order[each.key])
         columns = [unique.index(each) for each in tables]
@@ -328,18 +334,8 @@ class _Searching:
         )
 
     def _asked(self, name: str, configurations: Sequence[Configuration], images: Sequence[ImageFile]) -> list[Trial]:
-        folder = files.join(self._folder.work, "trials", name)
-        files.delete([folder])
         asking = self._wanted.asking
-        runner, _ = local.choose_runner(self._options, self._flags)
-        pipeline = beam.Pipeline(runner, self._options)
-        read = (
-            pipeline
-            | "Images" >> beam.Create(images).with_output_types(ImageFile)
-            | "SpreadImages" >> SpreadImages()
-            | "ReadImages" >> ReadImages()
-        )
-        tried = read.images | "TryConfigurations" >> TryConfigurations(
+        transform = TryConfigurations(
             [self._wanted.backend],
             configurations,
             self._job.settings,
@@ -351,21 +347,15 @@ class _Searching:
             calls_per_second=asking.calls_per_second,
             job=self._ledger,
         )
-        _ = tried.trials | "KeepTrials" >> KeepRows(files.join(folder, "trials"))
-        _ = (
-            tried.failures
-            | "Failures" >> beam.Map(lambda row: ImageFailure(row.key, row.stage, row.reason, row.error))
-            | "KeepFailures" >> KeepRows(files.join(folder, "failures"))
-        )
-        if not local.run_to_end(pipeline, self._options, contextlib.nullcontext()):
-            raise AdaCompressError("a search goes by what its jobs come to, so it cannot be a template")
-        for failed in (ImageFailure(*values) for values in kept_rows(files.join(folder, "failures"))):
+        scratch = files.join(self._folder.work, name)
+        trials, failures = try_images(images, transform, scratch, self._options, self._flags)
+        for failed in failures:
             if failed.reason in contract.FINAL:
                 raise AdaCompressError(
                     f"the search stopped at its step {name}: {failed.error}; what it knows is in "
                     f"{self._folder.output}, and the same command with higher limits goes on from there"
                 )
-        return read_trials(files.join(folder, "trials"))
+        return trials
 
     def _ledger_of(self) -> str:
         """The name under which all jobs of this search share their limits, however often it is stopped."""

@@ -124,7 +124,12 @@ class TablesOptions(PipelineOptions):
         add("--spared-step", type=int, default=FeatureDistillation.spared_step, help="of the bands that it spares")
         add("--spared", default=FeatureDistillation.spared, choices=fitting.SPARED, help="which bands it spares")
         add("--spared-bands", type=int, default=FeatureDistillation.bands, help="how many")
-        add("--search-images", type=int, default=Search.images, help="images that a search looks at; half to judge it")
+        add(
+            "--search-images",
+            type=int,
+            default=Search.images,
+            help="images that a search looks at; a third to judge it",
+        )
         add("--rounds", type=int, default=Search.rounds, help="of a search")
         add("--search-agreement", type=float, default=Search.agreement, help="at which a search beats standard tables")
 

@@ -24,6 +24,7 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg.tables import ANNEXK, quantisation
+from beam_adacompress.policy.features import features
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
@@ -177,7 +178,7 @@ class _Try(beam.DoFn):
                 height=opened.height,
                 bytes_in=len(row.data),
                 bytes_75=largest,
-                features=[],
+                features=features(opened, pixels).tolist(),
                 sizes=[outcome.size for outcome in in_order],
                 ranks=[outcome.rank for outcome in in_order],
                 fidelity=[outcome.fidelity for outcome in in_order],

@@ -1,0 +1,165 @@
+"""What a policy sees of an image: cheap numbers from one decode that the encoder shares.
+
+The picture is sampled by a grid of 8x8 blocks; their DCT coefficients say how rough it is, at which frequencies, how
+evenly, and in which colours; the grid of their averages is a thumbnail. The file says how well it was kept before.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from beam_adacompress.jpeg.bands import dct_line, from_rgb
+from beam_adacompress.jpeg.fitting import ZIGZAG_ORDER
+from beam_adacompress.jpeg.source import Source
+from beam_adacompress.jpeg.tables import ANNEXK, quantisation
+
+Floats = NDArray[np.float32]
+
+VERSION = 1  # to be raised with every change here that changes a number: policies are told apart by it
+
+GRID = (8, 12)  # blocks, rows x columns
+_RINGS = (0.5, 1.2, 2.1, 3.1, 4.2, 5.6, 7.1, 10.0)  # radial frequencies between which coefficients are averaged
+_QUANTILES = (0.1, 0.5, 0.9)
+_QUALITIES = (10, 20, 40)
+_LUMA_CELLS = (4, 6)
+_CHROMA_CELLS = (2, 3)
+_COMPONENTS = ("y", "cb", "cr")
+
+NAMES: tuple[str, ...] = (
+    "log2_pixels",
+    "log2_aspect",
+    "log2_bits_per_pixel",
+    "is_jpeg",
+    "log2_source_step",  # mean of the first ten luminance steps of a JPEG; 0 for others
+    "is_gray",
+    *(f"{component}_ring_{index}" for component in _COMPONENTS for index in range(len(_RINGS) - 1)),
+    *(f"roughness_{quantile:g}" for quantile in _QUANTILES),
+    "log_across_down",
+    *(f"{component}_{what}" for what in ("mean", "deviation") for component in _COMPONENTS),
+    *(f"kept_{quality}" for quality in _QUALITIES),
+    *(f"y_{row}_{column}" for row in range(_LUMA_CELLS[0]) for column in range(_LUMA_CELLS[1])),
+    *(
+        f"{component}_{row}_{column}"
+        for component in _COMPONENTS[1:]
+        for row in range(_CHROMA_CELLS[0])
+        for column in range(_CHROMA_CELLS[1])
+    ),
+)
+
+
+def features(opened: Source, pixels: Image.Image) -> Floats:
+    """The features of an image.
+
+    Args:
+      opened: the file.
+      pixels: of it, decoded, of mode `L`, `RGB` or `RGBX`.
+
+    Returns:
+      `(len(NAMES),)`.
+    """
+    blocks = _sampled(pixels)
+    rings, directions = _bands()
+    sizes = np.abs(blocks)
+    rough = np.sort(np.log1p(sizes[1:, 0].mean(axis=0)))
+    means = blocks[0] / 8  # levels of the blocks, components x blocks
+    along = np.log1p(directions @ sizes[:, 0]).mean(axis=1)
+    kept = [np.mean(2 * sizes[:, 0] > steps[:, None]) for steps in _steps()]
+    found = np.concatenate(
+        [
+            _of_file(opened, pixels),
+            np.log1p(rings @ sizes.mean(axis=2)).T.ravel(),
+            rough[[round(quantile * (rough.size - 1)) for quantile in _QUANTILES]],
+            [along[0] - along[1]],
+            means.mean(axis=1) / 64,
+            means.std(axis=1) / 64,
+            kept,
+            _thumbnail(means[0], _LUMA_CELLS) / 64,
+            _thumbnail(means[1], _CHROMA_CELLS) / 64,
+            _thumbnail(means[2], _CHROMA_CELLS) / 64,
+        ]
+    ).astype(np.float32)
+    assert found.shape == (len(NAMES),), found.shape
+    return found
+
+
+def _of_file(opened: Source, pixels: Image.Image) -> list[float]:
+    area = opened.width * opened.height
+    step = opened.luma_steps()
+    first = 0.0 if step is None else math.log2(np.mean([step[band] for band in ZIGZAG_ORDER[:10]]))
+    return [
+        math.log2(area),
+        math.log2(opened.width / opened.height),
+        math.log2(8 * len(opened.data) / area),
+        float(opened.format == "JPEG"),
+        first,
+        float(pixels.mode == "L"),
+    ]
+
+
+def _sampled(pixels: Image.Image) -> Floats:
+    """DCT coefficients of the blocks of the grid: `(64, components, blocks)`, colours zero where there are none."""
+    values = np.asarray(pixels)
+    if values.ndim == 2:
+        values = values[:, :, None]
+    rows = _positions(values.shape[0], GRID[0]).T[:, None, :, None]
+    columns = _positions(values.shape[1], GRID[1]).T[None, :, None, :]
+    cut = values[rows, columns].reshape(64, -1, values.shape[2])  # samples x blocks x channels
+    if values.shape[2] == 1:
+        levels = np.pad(cut.astype(np.float32) - 128, ((0, 0), (0, 0), (0, 2)))
+    else:
+        colours, offset = _from_rgb()
+        levels = (cut[:, :, :3].reshape(-1, 3).astype(np.float32) @ colours - offset).reshape(64, -1, 3)
+    # Along columns, then along rows: small enough for BLAS to leave the other cores to other workers.
+    down = _line() @ np.ascontiguousarray(levels.swapaxes(1, 2)).reshape(8, -1)
+    across = _line() @ down.reshape(8, 8, -1).swapaxes(0, 1).reshape(8, -1)
+    found: Floats = across.reshape(8, 8, -1).swapaxes(0, 1).reshape(64, 3, -1)
+    return found
+
+
+def _positions(size: int, count: int) -> NDArray[np.intp]:
+    """Where the samples of the blocks along one side are, `(count, 8)`; narrow images repeat their edge."""
+    starts = np.linspace(0, max(0, size - 8), count).astype(np.intp)
+    found: NDArray[np.intp] = np.minimum(starts[:, None] + np.arange(8), size - 1)
+    return found
+
+
+def _thumbnail(means: Floats, cells: tuple[int, int]) -> Floats:
+    """The grid of the blocks' means as fewer cells, flat."""
+    rows, columns = cells
+    grid = means.reshape(rows, GRID[0] // rows, columns, GRID[1] // columns)
+    return np.asarray(grid.mean(axis=(1, 3)), np.float32).ravel()
+
+
+@functools.lru_cache(maxsize=1)
+def _line() -> Floats:
+    return dct_line().astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _from_rgb() -> tuple[Floats, Floats]:
+    """A matrix and what is to be taken from its result, that make of R, G and B the levels Y, Cb and Cr less 128."""
+    zero = from_rgb(np.zeros((1, 3)))
+    return (from_rgb(np.eye(3)) - zero).astype(np.float32), (128 - zero).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)
+def _bands() -> tuple[Floats, Floats]:
+    """Averages over rings of radial frequency, `(rings, 64)`, and over both directions, `(2, 64)`."""
+    down, across = np.divmod(np.arange(64), 8)
+    radius = np.hypot(down, across)
+    rings = np.stack([(low <= radius) & (radius < high) for low, high in itertools.pairwise(_RINGS)])
+    directions = np.stack([across > down, down > across])
+    scaled = [(each / each.sum(axis=1, keepdims=True)).astype(np.float32) for each in (rings, directions)]
+    return scaled[0], scaled[1]
+
+
+@functools.lru_cache(maxsize=1)
+def _steps() -> Floats:
+    """Luminance steps of the standard tables, `(qualities, 64)`."""
+    return np.array([quantisation(ANNEXK, quality).luma for quality in _QUALITIES], np.float32)
