@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
-from conftest import encoded, picture
+from conftest import encoded, manifest_rows, picture
 from PIL import Image
 from scoring import scored, summary_of
 
@@ -392,3 +392,19 @@ def test_adacompress_score(models, compress, tmp_path, capsys):
     assert content["images"] == {"total": 3, "sampled": 3, "scored": 3, "failed": 0}
     assert content["estimates"]["strict_agreement"]["mean"] == 1.0
     assert "3 of 3 images scored with dct: 6 calls" in capsys.readouterr().out
+
+
+def test_adacompress_compress_verify(models, compress, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for kind, query in zip(CLASSES, queries(*CLASSES, quality=98)):
+        (folder / f"{kind}.jpg").write_bytes(query.data)
+    uri = f"dct:{models}/network.tflite?labels={models}/names.txt"
+    assert compress(folder, tmp_path / "run", "--verify", uri, "--top", "1", "--min-saving", "0") == 0
+    rows = manifest_rows(tmp_path / "run")
+    made = backend(uri)
+    made.open()
+    for kind in CLASSES:
+        row = rows[f"{kind}.jpg"]
+        assert (row.status, row.verified_by) == ("compressed", f"dct {made.terms.version}")
+        assert top(made, [Query((tmp_path / "run" / "images" / row.output).read_bytes())]) == [kind]

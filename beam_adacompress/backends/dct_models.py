@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from beam_adacompress.backends import preprocess
-from beam_adacompress.backends.keras import _load, _through_file
+from beam_adacompress.backends.keras import load_model, through_file
 from beam_adacompress.backends.network import one
 from beam_adacompress.backends.preprocess import Scores
 from beam_adacompress.errors import AdaCompressError
@@ -104,7 +104,7 @@ def _keras(data: bytes, path: str) -> _Loaded:
         import keras
     except ImportError as error:
         raise AdaCompressError("dct needs keras: pip install 'beam-adacompress[train]'") from error
-    model = _through_file(data, path, lambda file: _load(keras, file))
+    model = through_file(data, path, lambda file: load_model(keras, file))
 
     def run(batch: list[Any]) -> Any:
         (answer,) = keras.tree.flatten(model(batch, training=False))

@@ -51,12 +51,12 @@ class Keras(Network):
         self._normalise: Callable[[Any], Any] = lambda batch: batch
         if re.search(r"[/\\.]", self.path):
             data = read_file(self.path, read)
-            self._model = _through_file(data, self.path, lambda path: _load(keras, path))
+            self._model = through_file(data, self.path, lambda path: load_model(keras, path))
             version = hashlib.sha256(data).hexdigest()
         else:
             module = applications.module_of(keras, self.path)
             self._model = applications.build(
-                keras, self.path, self.weights, lambda path, load: _through_file(read_file(path, read), path, load)
+                keras, self.path, self.weights, lambda path, load: through_file(read_file(path, read), path, load)
             )
             version = f"{self.path} {_digest_of_weights(self._model)}"
             self._normalise = module.preprocess_input
@@ -80,7 +80,7 @@ class Keras(Network):
         return scores.reshape(len(pictures), -1)
 
 
-def _through_file(data: bytes, path: str, load: Callable[[str], Any]) -> Any:
+def through_file(data: bytes, path: str, load: Callable[[str], Any]) -> Any:
     """Loads bytes by way of a file of this machine with the same name: Keras goes by the ending."""
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / re.split(r"[/\\]", path)[-1]
@@ -91,7 +91,8 @@ def _through_file(data: bytes, path: str, load: Callable[[str], Any]) -> Any:
             raise AdaCompressError(f"Keras cannot load {path}: {applications.first_line(error)}") from error
 
 
-def _load(keras: Any, path: str) -> Any:
+def load_model(keras: Any, path: str) -> Any:
+    """A saved model, or a SavedModel in a zip archive, without running code that it brings along."""
     if not path.endswith(".zip"):
         return keras.models.load_model(path, compile=False, safe_mode=True)
     with zipfile.ZipFile(path) as archive:

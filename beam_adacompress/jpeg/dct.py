@@ -295,19 +295,20 @@ def _to_420(planes: list[Plane], layout: Layout) -> list[Plane]:
     brought = [y]
     for plane in chroma:
         for axis, ratio in enumerate(RATIOS[layout.subsampling]):
-            plane = _halved(plane, axis) if ratio == 1 else _doubled(plane, axis) if ratio == 4 else plane
+            plane = halved(plane, axis) if ratio == 1 else _doubled(plane, axis) if ratio == 4 else plane
         brought.append(np.ascontiguousarray(plane[:rows, :columns]))
     return brought
 
 
-def _halved(plane: Plane, axis: int) -> Plane:
+def halved(plane: Plane, axis: int) -> Plane:
+    """A plane with half as many samples along an axis, each the mean of two: exact, block by block."""
     first, second, edge = _matrices(axis)
     blocks = plane.swapaxes(0, axis)
     even, odd = blocks[0::2], blocks[1::2]
     if len(even) > len(odd):
         odd = np.concatenate([odd, even[-1:] @ edge])
-    halved: Plane = (even @ first + odd @ second).swapaxes(0, axis)
-    return halved
+    mean: Plane = (even @ first + odd @ second).swapaxes(0, axis)
+    return mean
 
 
 def _doubled(plane: Plane, axis: int) -> Plane:

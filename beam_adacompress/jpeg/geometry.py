@@ -80,10 +80,10 @@ def view(
     assert found.cb is not None  # 4:2:0 has them for grayscale too
     assert found.cr is not None
     planes = [_whole(found.y, found.cb), found.cb, found.cr]
-    if (turn := _TURNS.get(open_image(data)._orientation)) is not None:
+    if (turn := _TURNS.get(open_image(data).orientation)) is not None:
         planes = [turned(plane, *turn) for plane in planes]
     while resize == "halve" and planes[1].shape[0] >= rows and planes[1].shape[1] >= columns:
-        planes = [dct._halved(dct._halved(plane, 0), 1) for plane in planes]
+        planes = [dct.halved(dct.halved(plane, 0), 1) for plane in planes]
     bands = ZIGZAG if order == "zigzag" else slice(None)
     y, cb, cr = (plane[..., bands] for plane in _centre(planes, rows // 2, columns // 2))
     return View(y, np.concatenate([cb, cr], axis=-1))

@@ -56,6 +56,7 @@ class Source:
       data: the file.
       format: Pillow's name of the file format, `JPEG`, `PNG`, ...
       media_type: e.g. `image/png`.
+      orientation: EXIF's, 1..8; 1 where the pixels are upright.
       width, height: in pixels as displayed, that is, after the EXIF orientation.
       obstacle: why it cannot become a JPEG without losing more than detail (`alpha`, `high-bit-depth`, `animated`,
         `multi-picture`), or why it should not (`already-compressed`); None where nothing stands in the way.
@@ -69,8 +70,8 @@ class Source:
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
         self.obstacle = _obstacle(image, data)  # first of all: looking for EXIF can make Pillow load the pixels
         # A TIFF's orientation is applied by Pillow when it loads; getexif() no longer has it then.
-        self._orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
-        turned = self._orientation in (5, 6, 7, 8)
+        self.orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
+        turned = self.orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if turned else image.size
         self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
 
@@ -109,8 +110,8 @@ class Source:
         """
         with _decoding():
             image = self._decode()
-            if self._orientation in _TRANSPOSE:
-                image = image.transpose(_TRANSPOSE[self._orientation])
+            if self.orientation in _TRANSPOSE:
+                image = image.transpose(_TRANSPOSE[self.orientation])
             return _to_8bit(image, self._image.info.get("icc_profile"))
 
     def _decode(self) -> Image.Image:
@@ -128,6 +129,7 @@ class _TwelveBitJPEG(Source):
         self.format = "JPEG"
         self.media_type = Image.MIME["JPEG"]
         self.width, self.height = width, height
+        self.orientation = 1
         self.obstacle = HIGH_BIT_DEPTH
         self.flattens = False
 

@@ -263,7 +263,11 @@ class _Searching:
     def _final(self, finalists: Sequence[_Judged]) -> _Judged:
         """The finalist that gains most over several sizes."""
         nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
-        seen = self._step(f"final-{self._wanted.rounds}", [each.tables.at(quality) for each in finalists for quality in nearby], self._files)
+        seen = self._step(
+            f"final-{self._wanted.rounds}",
+            [each.tables.at(quality) for each in finalists for quality in nearby],
+            self._files,
+        )
         width = len(nearby)
         values = [
             self._value([seen], [list(range(index * width, (index + 1) * width))]) for index in range(len(finalists))

@@ -8,7 +8,7 @@ Classes are folders: a class with many images must not decide alone what the tab
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Optional
 
 import apache_beam as beam
@@ -17,6 +17,7 @@ from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg.bands import BandStats
 from beam_adacompress.sampling import draw
+from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import SeveralOutputs
 from beam_adacompress.transforms.sources import ImageFile
@@ -75,7 +76,7 @@ class MeasureBands(SeveralOutputs):
         return (
             images
             | "Measure" >> beam.ParDo(_Measure(self.subsampling, self.max_pixels)).with_output_types(BandStats)
-            | "AddUp" >> beam.CombineGlobally(_AddUp())
+            | "AddUp" >> beam.CombineGlobally(Merge(BandStats))
         )
 
 
@@ -95,21 +96,3 @@ class _Measure(beam.DoFn):
         stats = BandStats()
         stats.add(pixels, self._subsampling)
         yield stats
-
-
-class _AddUp(beam.CombineFn):
-    def create_accumulator(self) -> BandStats:
-        return BandStats()
-
-    def add_input(self, accumulator: BandStats, stats: BandStats) -> BandStats:
-        accumulator.merge(stats)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[BandStats]) -> BandStats:
-        merged = BandStats()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: BandStats) -> BandStats:
-        return accumulator

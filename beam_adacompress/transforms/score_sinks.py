@@ -16,7 +16,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import apache_beam as beam
@@ -25,6 +25,7 @@ from beam_adacompress import scores
 from beam_adacompress.records import Score, Usage
 from beam_adacompress.scores import ScoreStats
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.runs import RunFolder
 
 
@@ -110,12 +111,12 @@ class WriteScores(beam.PTransform):
             | "GatherFailures" >> beam.GroupByKey()
             | "WriteFailures" >> beam.MapTuple(functools.partial(_write_failures, self.folder))
         )
-        used = results["usage"] | "Usage" >> beam.CombineGlobally(_Collect(ScoreStats.add_usage))
-        counted = results["counts"] | "Images" >> beam.CombineGlobally(_Collect(_add_count))
+        used = results["usage"] | "Usage" >> beam.CombineGlobally(Merge(ScoreStats, ScoreStats.add_usage))
+        counted = results["counts"] | "Images" >> beam.CombineGlobally(Merge(ScoreStats, _add_count))
         return (
             [scored, failed, used, counted]
             | "Flatten" >> beam.Flatten()
-            | "Merge" >> beam.CombineGlobally(_Collect(ScoreStats.merge))
+            | "Merge" >> beam.CombineGlobally(Merge(ScoreStats))
             | "Finish"
             >> beam.Map(
                 functools.partial(_finish, self.folder, self.options, self.versions, self.started)
@@ -157,29 +158,6 @@ def _write_failures(folder: ScoreFolder, shard: int, rows: Iterable[tuple[str, s
 
 def _add_count(stats: ScoreStats, counted: tuple[str, int]) -> None:
     stats.images += counted[1]
-
-
-class _Collect(beam.CombineFn):
-    """Adds elements to a ScoreStats."""
-
-    def __init__(self, add: Callable[[ScoreStats, Any], None]) -> None:
-        self._add = add
-
-    def create_accumulator(self) -> ScoreStats:
-        return ScoreStats()
-
-    def add_input(self, accumulator: ScoreStats, element: Any) -> ScoreStats:
-        self._add(accumulator, element)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[ScoreStats]) -> ScoreStats:
-        merged = ScoreStats()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: ScoreStats) -> ScoreStats:
-        return accumulator
 
 
 def _finish(

@@ -26,6 +26,7 @@ from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import in_global_window
 from beam_adacompress.transforms.runs import RunFolder, read_rows
@@ -229,7 +230,7 @@ class MergeManifest(beam.PTransform):
             | "Gather" >> beam.GroupByKey()
             | "WritePart"
             >> beam.MapTuple(functools.partial(_write_part, self.folder, self.seed)).with_output_types(RunStats)
-            | "Count" >> beam.CombineGlobally(_MergeStats(self.seed)).without_defaults()
+            | "Count" >> beam.CombineGlobally(Merge(functools.partial(RunStats, self.seed))).without_defaults()
         )
 
 
@@ -237,27 +238,6 @@ def _write_part(folder: RunFolder, seed: int, shard: int, paths: Iterable[str]) 
     table = manifest.merge(manifest.to_table(read_rows(path)) for path in sorted(paths))
     folder.write(folder.part(shard), manifest.to_parquet(table))
     return summary.collect(manifest.rows_of(table), seed)
-
-
-class _MergeStats(beam.CombineFn):
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def create_accumulator(self) -> RunStats:
-        return RunStats(self._seed)
-
-    def add_input(self, accumulator: RunStats, part: RunStats) -> RunStats:
-        accumulator.merge(part)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[RunStats]) -> RunStats:
-        merged = RunStats(self._seed)
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: RunStats) -> RunStats:
-        return accumulator
 
 
 @dataclasses.dataclass
