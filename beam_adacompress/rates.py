@@ -41,7 +41,8 @@ def ratio_of_bytes(
 ) -> Interval:
     """Bytes that one set of configurations needs for an agreement, relative to another set's on the same images.
 
-    The interval is the 95 % percentile bootstrap over images, both sets drawn together.
+    The interval is the 95 % percentile bootstrap over images, both sets drawn together. Infinite where the first set
+    does not reach the agreement, 0 where the other one does not, and not a number where neither does.
 
     Args:
       sizes: bytes by image and configuration, `(images, configurations)`, of both sets.
@@ -56,8 +57,13 @@ def ratio_of_bytes(
 
     def ratio(drawn: NDArray[np.int64]) -> float:
         own, other = (bytes_needed(s[drawn].mean(0), a[drawn].mean(0), target) for s, a in zip(sizes, agreement))
+        if np.isnan(own) != np.isnan(other):
+            return float("inf") if np.isnan(own) else 0.0
         return own / other
 
     drawn = [ratio(random.integers(0, images, images)) for _ in range(samples)]
-    low, high = np.nanquantile(drawn, (0.025, 0.975)) if np.isfinite(drawn).any() else (float("nan"), float("nan"))
+    known = np.sort([each for each in drawn if not np.isnan(each)])
+    if not len(known):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    low, high = (known[round(share * (len(known) - 1))] for share in (0.025, 0.975))
     return Interval(ratio(np.arange(images)), float(low), float(high))

@@ -42,9 +42,9 @@ def fidelity(reference: Sequence[Label], compressed: Sequence[Label]) -> float:
     Args:
       reference, compressed: labels with scores, 0..1.
     """
-    q = {label.name: label.score for label in compressed}
-    total = math.sqrt(sum(label.score for label in reference) * sum(q.values()))
-    shared = sum(math.sqrt(label.score * q.get(label.name, 0.0)) for label in reference)
+    p, q = ({label.name: label.score for label in reversed(labels)} for labels in (reference, compressed))
+    total = math.sqrt(sum(p.values()) * sum(q.values()))
+    shared = sum(math.sqrt(score * q.get(name, 0.0)) for name, score in p.items())
     return min(1.0, shared / total) if total > 0 else 0.0
 
 

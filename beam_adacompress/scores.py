@@ -79,7 +79,8 @@ def _score(row: dict[str, Any]) -> Score:
     values = {name: row[name] for name in Score._fields if name != "choice"}
     for side in ("reference_labels", "compressed_labels"):
         values[side] = [Label(**label) for label in row[side]]
-    return Score(choice=Choice(**{name: row[name] for name in Choice._fields}), **values)
+    choice = Choice(**{name: row[name] for name in Choice._fields if name in row})  # older files lack some
+    return Score(choice=choice, **values)
 
 
 @dataclasses.dataclass

@@ -115,7 +115,9 @@ def try_configurations(
       By backend, what came of it, or why there is nothing to compare with: its error for the reference, or one with
       the reason `no-reference` where it sees nothing in it.
     """
-    references = {name: clients[name].ask(image) for name in wanted}
+    references = {
+        name: clients[name].terms.too_many_pixels(*pixels.size) or clients[name].ask(image) for name in wanted
+    }
     asked: dict[str, dict[Configuration, _Question]] = {name: {} for name in wanted}
     under_way: collections.deque[_Question] = collections.deque()
     size = 0
@@ -140,8 +142,8 @@ class _Question(NamedTuple):
     asked: Asked
 
 
-def _obstacle(reference: Asked, backend: str) -> Optional[BackendError]:
-    answer = reference.result().answer
+def _obstacle(reference: Union[Asked, BackendError], backend: str) -> Optional[BackendError]:
+    answer = reference if isinstance(reference, BackendError) else reference.result().answer
     if isinstance(answer, BackendError):
         return answer
     if not answer:
@@ -149,7 +151,10 @@ def _obstacle(reference: Asked, backend: str) -> Optional[BackendError]:
     return None
 
 
-def _tried(reference: Asked, asked: Mapping[Configuration, _Question]) -> Union[Tried, BackendError]:
+def _tried(
+    reference: Union[Asked, BackendError], asked: Mapping[Configuration, _Question]
+) -> Union[Tried, BackendError]:
+    assert not isinstance(reference, BackendError)
     first = reference.result()
     assert not isinstance(first.answer, BackendError)
     outcomes = {}

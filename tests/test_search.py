@@ -13,7 +13,7 @@ from beam_adacompress.backends import registry
 from beam_adacompress.jpeg import tables
 from beam_adacompress.jpeg.search import KNOTS, RANGES, Curve, Told, levelled, mean_bytes, proposals, shaped
 from beam_adacompress.pipelines import cli
-from beam_adacompress.pipelines.search import Search
+from beam_adacompress.pipelines.search_job import Search
 
 MIDDLE = {name: (low + high) / 2 for name, (low, high) in RANGES.items()}
 

@@ -97,6 +97,15 @@ class Terms:
         if not 0 <= self.price < math.inf:
             raise ValueError(f"the price of {self.name} must be a number of USD from 0, got {self.price}")
 
+    def too_many_pixels(self, width: int, height: int) -> Optional[BackendError]:
+        """The error for an image that is too large to be sent; None for others."""
+        if self.max_pixels is None or width * height <= self.max_pixels:
+            return None
+        return BackendError(
+            TOO_LARGE,
+            f"the image has {width * height} pixels, and {self.name} takes at most {self.max_pixels}; scale it down",
+        )
+
     def most_calls(self, max_calls: Optional[int], max_cost: Optional[float]) -> Optional[int]:
         """How many calls two limits allow together; None for as many as you like.
 

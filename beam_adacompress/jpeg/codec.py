@@ -94,24 +94,15 @@ def compress(
     def kept(reason: str) -> Compressed:
         return Compressed(data, KEPT, reason, opened.media_type, False, opened.width, opened.height, None)
 
-    obstacle = None if settings.flatten and opened.flattens else opened.obstacle
-    if max(opened.width, opened.height) > LARGEST_SIDE:
-        obstacle = TOO_LARGE_FOR_JPEG
+    obstacle = obstacle_of(opened, settings)
     if tables == ORIGINAL:
         obstacle = obstacle or CHOSEN
     if obstacle:
         opened.verify()
         return kept(obstacle)
     pixels = opened.pixels()
-    encoded = encode(
-        pixels,
-        quantisation(tables, quality, read),
-        settings,
-        comment=metadata.mark(policy_version),
-        segments=opened.segments(pixels.mode, settings.keep_metadata),
-        dpi=opened.density(settings.keep_metadata),
-    )
-    if len(encoded) > (1 - settings.min_saving) * len(data) or len(encoded) >= len(data):
+    encoded = encode_file(opened, pixels, quantisation(tables, quality, read), policy_version, settings)
+    if not is_worth_it(len(encoded), len(data), settings):
         return kept(SAVING_BELOW_MINIMUM)
     return Compressed(
         data=encoded,
@@ -122,6 +113,36 @@ def compress(
         width=pixels.width,
         height=pixels.height,
         subsampling=None if pixels.mode == "L" else settings.subsampling,
+    )
+
+
+def obstacle_of(opened: source.Source, settings: Settings) -> Optional[str]:
+    """Why an image is kept whatever is chosen for it; None where nothing stands in the way."""
+    if max(opened.width, opened.height) > LARGEST_SIDE:
+        return TOO_LARGE_FOR_JPEG
+    return None if settings.flatten and opened.flattens else opened.obstacle
+
+
+def is_worth_it(size: int, original: int, settings: Settings) -> bool:
+    """Whether a result, in bytes, takes the place of the original."""
+    return size <= (1 - settings.min_saving) * original and size < original
+
+
+def encode_file(
+    opened: source.Source, pixels: Image.Image, tables: Quantisation, policy_version: str, settings: Settings
+) -> bytes:
+    """The file that `compress` makes of an image: with our mark, and the metadata that is kept.
+
+    Raises:
+      ImageError: encoding failed.
+    """
+    return encode(
+        pixels,
+        tables,
+        settings,
+        comment=metadata.mark(policy_version),
+        segments=opened.segments(pixels.mode, settings.keep_metadata),
+        dpi=opened.density(settings.keep_metadata),
     )
 
 

@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,14 +139,24 @@ def _within(value: float, low: float, high: float) -> float:
     return min(high, max(low, value))
 
 
-def _estimated(told: Sequence[Told], count: int, seed: int) -> list[dict[str, float]]:
-    if not count:
-        return []
+def require_optuna() -> None:
+    """Raises AdaCompressError where Optuna is not installed."""
+    _optuna()
+
+
+def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
         raise AdaCompressError("searching tables needs optuna: pip install 'beam-adacompress[train]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _estimated(told: Sequence[Told], count: int, seed: int) -> list[dict[str, float]]:
+    if not count:
+        return []
+    optuna = _optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(

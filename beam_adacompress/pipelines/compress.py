@@ -42,7 +42,7 @@ from beam_adacompress.pipelines.options import (
 )
 from beam_adacompress.pipelines.progress import Compressing, Progress
 from beam_adacompress.pipelines.score import conclude, score
-from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, ScoringOptions, job_of
+from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, ScoringOptions, is_below, job_of
 from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
@@ -112,6 +112,9 @@ class CompressJob:
         of_verify = [*(field.name for field in dataclasses.fields(Asking)), "top"] if self.verify else []
         if self.score_with is None and (idle := [name for name in given if name not in of_verify]):
             raise ValueError(f"{idle[0]} is about scoring: give score_with=BACKEND too")
+        folder = RunFolder(self.output)
+        if self.verify and is_below(self.cache, [*folder.folders(), folder.work]):
+            raise ValueError(f"the cache {self.cache} is where runs delete files: choose another --cache")
         if self.score_with is not None and self.verify and (limits := self.scoring.limits()):
             raise ValueError(
                 f"{limits[0]} is for one backend: verify first, and run adacompress score with a limit of its own"
@@ -148,7 +151,9 @@ class CompressJob:
             for name, value in dataclasses.asdict(self).items()
             if name not in ("output", "overwrite", "max_failures", "score_with", "scoring")
         }
-        return {**own, "verify": list(self.verify), **({"top": self.scoring.top} if self.verify else {})}
+        if not self.verify:  # as the runs of earlier releases have it
+            return {name: value for name, value in own.items() if name not in ("verify", "verify_margin")}
+        return {**own, "verify": list(self.verify), "top": self.scoring.top}
 
     def score_job(self) -> ScoreJob:
         """What scores the images of this run."""
@@ -160,7 +165,7 @@ class CompressJob:
             originals=input_root(self.input),
             overwrite=True,
             max_failures=self.max_failures,
-            scoring=self.scoring,
+            scoring=dataclasses.replace(self.scoring, cache=self.cache),
         )
 
 

@@ -5,140 +5,62 @@
     the best and the standard tables ─▶ on images that the search did not see ─▶ what they are worth
 
 Every step is a Beam job over the images whose answers are kept in the search's folder, OUTPUT without .json and with
-.search; all in between depends on those answers and the seed alone. So a search that was stopped repeats its steps
-from the folder and goes on, and so does one that is given more rounds.
+.search, under a digest of what was asked; all in between depends on those answers and the seed alone. So a search that
+was stopped repeats its steps from the folder and goes on, and so does one that is given more rounds (with --overwrite,
+which then replaces the family alone).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import math
 import sys
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_adacompress import jpeg, reward
-from beam_adacompress.backends import backend as backend_of
+from beam_adacompress import jpeg
 from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.jpeg.search import Curve, Parameters, Told, levelled, mean_bytes, proposals
+from beam_adacompress.jpeg.search import (
+    STARTING,
+    Curve,
+    Parameters,
+    Told,
+    levelled,
+    mean_bytes,
+    proposals,
+    require_optuna,
+)
 from beam_adacompress.jpeg.tables import ANNEXK, SUFFIX, Family, family
 from beam_adacompress.pipelines import local
-from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.pipelines.search_job import (
+    A_ROUND,
+    ADVANCE,
+    FEWEST,
+    FINALISTS,
+    JUDGING,
+    LEVELLING,
+    NEARBY,
+    QUALITIES,
+    Fit,
+    Search,
+    SearchFolder,
+)
 from beam_adacompress.pipelines.trying import try_images
 from beam_adacompress.rates import Floats, ratio_of_bytes
 from beam_adacompress.sampling import draw
 from beam_adacompress.transforms import files
-from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.sources import ImageFile, list_images
 from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import FORMAT, NO_ANSWER, Configuration, Trial
 from beam_adacompress.version import versions
-
-QUALITIES = (5, 8, 11, 15, 20, 26, 34, 45, 60, 80)  # of the standard tables' curve
-A_ROUND = 12  # proposals
-ADVANCE = 4  # of them, that see all images
-FINALISTS = 3
-NEARBY = 2  # qualities on each side of the one searched at, at which the finalists are compared
-_FEWEST = 12  # images
-_JUDGING = 3  # one image of so many is kept to see what the result is worth
-_LEVELLING = 24  # images by which shapes are brought to one size
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """What a search is asked to do.
-
-    Args:
-      backend: URI.
-      agreement: share of the images, 0..1, at which the standard tables are to be beaten.
-      top: labels of the compressed image among which the reference's best one has to be.
-      images: how many it looks at; a third of them only to see what the result is worth.
-      rounds: of A_ROUND proposals.
-      asking: limits and manners; they hold over the whole search.
-
-    Raises:
-      ValueError: an argument is out of range, or the budget is too small.
-    """
-
-    backend: str
-    agreement: float = 0.97
-    top: int = reward.TOP
-    images: int = 300
-    rounds: int = 10
-    asking: Asking = dataclasses.field(default_factory=Asking)
-
-    def __post_init__(self) -> None:
-        asked = backend_of(self.backend)
-        if not 0 < self.agreement <= 1:
-            raise ValueError(f"agreement must be above 0 and at most 1, got {self.agreement}")
-        if self.top < 1:
-            raise ValueError(f"top must be at least 1, got {self.top}")
-        if self.images < _FEWEST:
-            raise ValueError(f"search_images must be at least {_FEWEST}, got {self.images}")
-        if self.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {self.rounds}")
-        limits = self.asking.max_calls, self.asking.max_cost
-        affordable = None if asked.terms_need_open else asked.terms.most_calls(*limits)
-        if affordable is None:
-            affordable = self.asking.max_calls
-        if affordable is not None and self.calls > affordable:
-            raise ValueError(
-                f"{self.rounds} rounds over {self.images} images take up to {self.calls} calls, and max_calls and "
-                f"max_cost allow {affordable}: allow more, or give fewer rounds or search_images"
-            )
-
-    @property
-    def calls(self) -> int:
-        """The most that it makes, not counting repeated ones."""
-        others = self.images // _JUDGING
-        mine = self.images - others
-        first = -(-mine // 3)
-        nearby = 2 * NEARBY + 1
-        a_round = A_ROUND * first + ADVANCE * (mine - first)
-        return mine * (1 + len(QUALITIES) + FINALISTS * nearby) + self.rounds * a_round + others * (1 + 2 * nearby)
-
-
-class SearchFolder(RunFolder):
-    """Paths below the folder of a search."""
-
-    FORMAT: ClassVar[str] = "adacompress.table-search"
-
-    @property
-    def steps(self) -> str:
-        return files.join(self.output, "steps")
-
-    def folders(self) -> tuple[str, ...]:
-        return (self.steps,)
-
-    def step(self, name: str) -> str:
-        return files.join(self.steps, f"{name}.parquet")
-
-
-class Fit(Protocol):
-    """What of a pipelines.tables.FitJob concerns a search."""
-
-    @property
-    def input(self) -> str: ...
-
-    @property
-    def output(self) -> str: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def overwrite(self) -> bool: ...
-
-    @property
-    def settings(self) -> jpeg.Settings: ...
 
 
 def search(job: Fit, wanted: Search, options: PipelineOptions, flags: Sequence[str]) -> Family:
@@ -197,11 +119,14 @@ class _Searching:
             "seed": self._job.seed,
             **{name: getattr(self._wanted, name) for name in ("backend", "agreement", "top", "images")},
         }
-        self._folder.prepare(identity, versions(), self._job.overwrite)
-        self._ledger = self._ledger_of()
+        if self._wanted.rounds * A_ROUND > STARTING:
+            require_optuna()
         mine, others = self._parts()
+        mine_already = self._folder.earlier_options() == identity  # then overwriting is about the family alone
+        self._folder.prepare(identity, versions(), self._job.overwrite and not mine_already)
+        self._ledger = self._ledger_of()
         standard = self._step("standard", [family(ANNEXK).at(quality) for quality in QUALITIES], mine)
-        if len(standard.keys) < _FEWEST // 2:
+        if len(standard.keys) < FEWEST // 2:
             raise AdaCompressError(
                 f"{self._wanted.backend} has answers for {len(standard.keys)} of {len(mine)} images in "
                 f"{self._job.input}: too few to search with"
@@ -209,7 +134,7 @@ class _Searching:
         self._curve = Curve(standard.sizes.T, standard.fidelity.T)
         self._columns = {key: index for index, key in enumerate(standard.keys)}
         self._files = [file for file in mine if file.key in self._columns]
-        self._pixels = [jpeg.open_image(files.read(file.path)).pixels() for file in self._files[:_LEVELLING]]
+        self._pixels = [jpeg.open_image(files.read(file.path)).pixels() for file in self._files[:LEVELLING]]
         self._at = self._operating_point(standard)
         judged: list[_Judged] = []
         for number in range(self._wanted.rounds):
@@ -223,12 +148,13 @@ class _Searching:
 
     def _parts(self) -> tuple[list[ImageFile], list[ImageFile]]:
         """The images to search with, and those to see what the result is worth; drawn by their keys."""
-        found = [file for file in list_images(self._job.input) if isinstance(file, ImageFile)]
+        listed = list_images(self._job.input, exclude=self._folder.output)
+        found = [file for file in listed if isinstance(file, ImageFile) and file.path != self._job.output]
         found.sort(key=lambda file: draw(file.key, f"search {self._job.seed}"))
         chosen = found[: self._wanted.images]
-        if len(chosen) < _FEWEST:
-            raise AdaCompressError(f"{self._job.input} holds {len(chosen)} images: a search needs at least {_FEWEST}")
-        others = chosen[_JUDGING - 1 :: _JUDGING]
+        if len(chosen) < FEWEST:
+            raise AdaCompressError(f"{self._job.input} holds {len(chosen)} images: a search needs at least {FEWEST}")
+        others = chosen[JUDGING - 1 :: JUDGING]
         return [file for file in chosen if file not in others], others
 
     def _operating_point(self, standard: _Seen) -> int:
@@ -291,6 +217,10 @@ class _Searching:
         nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
         tables = [each.at(quality) for each in (chosen.tables, family(ANNEXK)) for quality in nearby]
         seen = self._step(f"worth-{self._wanted.rounds}", tables, others)
+        if not seen.keys:
+            raise AdaCompressError(
+                f"{self._wanted.backend} has no answers for the images that are to show what the tables are worth"
+            )
         own, standard = slice(0, len(nearby)), slice(len(nearby), None)
         target = min(self._wanted.agreement, float(seen.agreement[:, standard].mean(axis=0).max()))
         ratio = ratio_of_bytes(
@@ -299,7 +229,8 @@ class _Searching:
             target,
             seed=self._job.seed,
         )
-        worth = {"images": len(seen.keys), "agreement": target, "bytes_ratio": ratio._asdict()}
+        finite = {name: value if math.isfinite(value) else None for name, value in ratio._asdict().items()}
+        worth = {"images": len(seen.keys), "agreement": target, "bytes_ratio": finite}
         origin = {
             "method": "search, after arXiv 2003.02874",
             "backend": self._wanted.backend.partition(":")[0].partition("?")[0],
@@ -316,8 +247,9 @@ class _Searching:
 
     def _step(self, name: str, tables: Sequence[jpeg.Quantisation], images: Sequence[ImageFile]) -> _Seen:
         """Asks the backend about images under tables, or reads what it said before."""
-        path = self._folder.step(name)
         unique = list(dict.fromkeys(tables))
+        question = json.dumps([unique, [[file.key, file.bytes_in] for file in images]])
+        path = self._folder.step(f"{name}-{hashlib.sha256(question.encode()).hexdigest()[:12]}")
         if files.status(path) is not None:
             trials = [Trial(**row) for row in FORMAT.from_parquet(files.read(path), path).to_pylist()]
         else:

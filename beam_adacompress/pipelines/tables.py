@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import AdaCompressError
@@ -26,9 +26,10 @@ from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
 from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
 from beam_adacompress.pipelines import local
-from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, only
+from beam_adacompress.pipelines.asking import Asking, AskingOptions, BackendOptions, asking_of, check_limits, only
 from beam_adacompress.pipelines.options import JobOptions, Parser, UsageError, absolute, adder, parse
-from beam_adacompress.pipelines.search import Search, search
+from beam_adacompress.pipelines.search import search
+from beam_adacompress.pipelines.search_job import Search
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.measure_bands import MeasureBands, SampleFiles
 from beam_adacompress.transforms.sources import ListImages, ReadImages, SpreadImages
@@ -140,6 +141,8 @@ def job_of(values: dict[str, Any]) -> FitJob:
     Raises:
       ValueError: one is out of range.
     """
+    if values["method"] != SEARCH:
+        _check_search_options(values)
     written = values["deepn_thresholds"]
     try:
         low, high = (None, None) if written == fitting.RANKING else (float(text) for text in written.split(","))
@@ -160,6 +163,14 @@ def job_of(values: dict[str, Any]) -> FitJob:
             values["defensive_step"], values["spared_step"], values["spared"], values["spared_bands"]
         ),
     )
+
+
+def _check_search_options(values: dict[str, Any]) -> None:
+    """Raises ValueError for an option of a search where none was asked for."""
+    defaults: dict[str, Any] = {"backend": None, "search_images": Search.images, "rounds": Search.rounds}
+    defaults |= {"search_agreement": Search.agreement, **dataclasses.asdict(Asking())}
+    if given := [name for name, default in defaults.items() if values[name] != default]:
+        raise ValueError(f"{given[0]} is about searching: give method search too")
 
 
 def _search_of(values: dict[str, Any]) -> Search:
@@ -229,6 +240,7 @@ def _run_fit(argv: Sequence[str]) -> int:
         ["--input", "--output"],
         argv,
     )
+    values["cache"] = values["cache"] and absolute(values["cache"])
     try:
         job = job_of(values)
     except ValueError as error:
@@ -238,7 +250,9 @@ def _run_fit(argv: Sequence[str]) -> int:
     if not job.overwrite and files.status(job.output) is not None:
         raise AdaCompressError(f"{job.output} is there already: choose another --output, or --overwrite it")
     if job.search is not None:
-        check_limits(job.search.asking, job.search.asking.folder(job.output), options)
+        cache = job.search.asking.folder(job.output)
+        check_limits(job.search.asking, cache, options)
+        _check_reachable(job, cache, options)
         _save(job, search(job, job.search, options, rest))
     else:
         runner, _ = local.choose_runner(options, rest)
@@ -255,14 +269,30 @@ def _run_fit(argv: Sequence[str]) -> int:
     return 0
 
 
+def _check_reachable(job: FitJob, cache: str, options: PipelineOptions) -> None:
+    """Refuses a search whose workers could not hand back what they learn.
+
+    Raises:
+      UsageError: they run elsewhere, and the output or the cache is on this machine's disk; or it is a template.
+    """
+    if options.view_as(GoogleCloudOptions).template_location:
+        raise UsageError("a search goes by what its jobs come to, so it cannot be a template")
+    if options.view_as(StandardOptions).runner == "DataflowRunner":
+        for option, path in (("--output", job.output), ("--cache", cache)):
+            if files.is_local(path):
+                raise UsageError(f"Dataflow's workers do not reach {path}: give {option} gs://...")
+
+
 def _said_of_worth(made: Family) -> str:
     worth = made.origin["validation"]
     ratio = worth["bytes_ratio"]
-    verdict = "" if ratio["high"] < 1 else ": not surely fewer bytes than the standard tables need"
-    return (
-        f"on {worth['images']} images that the search did not see, at an agreement of {worth['agreement']:.3f}: "
-        f"{ratio['mean']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) of the standard tables' bytes{verdict}"
-    )
+    where = f"on {worth['images']} images that the search did not see, at an agreement of {worth['agreement']:.3f}:"
+    if ratio["mean"] is None:
+        return f"{where} the tables do not reach it, and the standard ones do"
+    low, high = ("more" if ratio[side] is None else f"{ratio[side]:.3f}" for side in ("low", "high"))
+    sure = ratio["high"] is not None and ratio["high"] < 1
+    verdict = "" if sure else ": not surely fewer bytes than the standard tables need"
+    return f"{where} {ratio['mean']:.3f} ({low} to {high}) of the standard tables' bytes{verdict}"
 
 
 def _run_show(argv: Sequence[str]) -> int:

@@ -91,7 +91,7 @@ def features(opened: Source, pixels: Image.Image) -> Floats:
 def _of_file(opened: Source, pixels: Image.Image) -> list[float]:
     area = opened.width * opened.height
     step = opened.luma_steps()
-    first = 0.0 if step is None else math.log2(np.mean([step[band] for band in ZIGZAG_ORDER[:10]]))
+    first = 0.0 if step is None else math.log2(max(1.0, float(np.mean([step[band] for band in ZIGZAG_ORDER[:10]]))))
     return [
         math.log2(area),
         math.log2(opened.width / opened.height),

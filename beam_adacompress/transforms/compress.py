@@ -11,7 +11,7 @@ import apache_beam as beam
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
-from beam_adacompress.jpeg.tables import check_action
+from beam_adacompress.jpeg.tables import ORIGINAL, check_action
 from beam_adacompress.records import KEPT, Choice, CompressedImage
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.metrics import StageMetrics
@@ -80,7 +80,9 @@ class _Compress(beam.DoFn):
 
     def process(self, row: Any) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        choice = row.choice if self._tables is None else row.choice._replace(tables=self._tables)
+        choice = row.choice
+        if self._tables is not None and choice.tables != ORIGINAL:  # what is promised is promised of the chosen tables
+            choice = choice._replace(tables=self._tables, expected_agreement=None, verified_by=None)
         start = time.perf_counter()
         try:
             result = jpeg.compress(

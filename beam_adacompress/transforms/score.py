@@ -195,12 +195,8 @@ class _Score(beam.DoFn):
             yield from self._finish_first()
 
     def _ask(self, row: Any) -> Future[PairAnswered]:
-        limit = self._client.terms.max_pixels
-        if limit is not None and (pixels := getattr(row, "width", 0) * getattr(row, "height", 0)) > limit:
-            name = self._client.terms.name
-            error = BackendError(
-                contract.TOO_LARGE, f"the image has {pixels} pixels, and {name} takes at most {limit}; scale it down"
-            )
+        error = self._client.terms.too_many_pixels(getattr(row, "width", 0), getattr(row, "height", 0))
+        if error is not None:
             refused: Future[PairAnswered] = Future()
             refused.set_result(PairAnswered(Answered(error), None))
             return refused

@@ -92,10 +92,12 @@ class TryConfigurations(SeveralOutputs):
         limits = (self.max_calls, self.max_cost, self.calls_per_second)
         job = self.job or uuid.uuid4().hex
         found = {}
-        for each in self.backends:
+        for index, each in enumerate(self.backends):
             made = backend_of(each) if isinstance(each, str) else each
-            name = each if isinstance(each, str) else made.terms.name
-            found[name] = Connection(made, self.manners, self.cache, *limits, keeps_local=False, job=job)
+            name = each if isinstance(each, str) else f"{type(each).__name__}-{index}"
+            if name in found:
+                raise ValueError(f"the backend {name} is given twice")
+            found[name] = Connection(made, self.manners, self.cache, *limits, keeps_local=False, job=f"{job}-{index}")
         return found
 
     def expand(self, images: beam.PCollection[Any]) -> TrialsAndFailures:
@@ -132,7 +134,9 @@ class _Try(beam.DoFn):
     def setup(self) -> None:
         self._clients: Mapping[str, Client] = {name: each.client() for name, each in self._connections.items()}
         self._known = {
-            name: _Known(self._cache, client.terms) for name, client in self._clients.items() if self._cache is not None
+            name: _Known(self._cache, client.terms)
+            for name, client in self._clients.items()
+            if self._cache is not None and client.terms.cacheable
         }
         self._digests = {each: _digest(each, self._settings) for each in self._configurations}
 
@@ -148,7 +152,7 @@ class _Try(beam.DoFn):
         opened = jpeg.open_image(row.data, self._settings.max_pixels)
         pixels = opened.pixels()
         digest = hashlib.sha256(row.data).hexdigest()
-        known = {name: self._known[name].get(digest) if self._known else {} for name in self._clients}
+        known = {name: self._known[name].get(digest) if name in self._known else {} for name in self._clients}
         wanted = {
             name: missing
             for name in self._clients
@@ -165,7 +169,7 @@ class _Try(beam.DoFn):
                 yield beam.pvalue.TaggedOutput(FAILURES, failure_row(self._failed, row, _STAGE, new))
                 continue
             outcomes = {**known[name], **{self._digests[each]: each_of for each, each_of in new.outcomes.items()}}
-            if self._known and new.outcomes:
+            if name in self._known and new.outcomes:
                 self._known[name].put(digest, outcomes)
             self._calls.throttled(new.throttled)
             in_order = [outcomes[identity] for identity in self._digests.values()]

@@ -10,9 +10,11 @@ Images wait for their answers side by side; each leaves with the timestamp and i
 from __future__ import annotations
 
 import collections
+import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
 from apache_beam.utils.windowed_value import WindowedValue
@@ -22,6 +24,7 @@ from beam_adacompress.backends import BackendError, Labels, Query, contract
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Answered
 from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.jpeg.codec import encode_file, is_worth_it, obstacle_of
 from beam_adacompress.jpeg.tables import ORIGINAL, quantisation
 from beam_adacompress.policy.verify import LADDER, cheapest
 from beam_adacompress.records import NO_REFERENCE, Choice, Usage
@@ -32,12 +35,13 @@ from beam_adacompress.transforms.outputs import FAILURES, failure_row
 
 STAGE = "ChooseQuality"
 _AT_ONCE = 16  # images, where a backend is remote
-_BYTES_UNDER_WAY = 64 * 1024 * 1024
+_BYTES_UNDER_WAY = 64 * 1024 * 1024  # of image files
+_PIXEL_BYTES = 256 * 1024 * 1024  # of pixels, in each worker process
 
 
 class _UnderWay(NamedTuple):
     row: Any
-    chosen: Future[Choice]
+    verified: Future[_Verified]
     timestamp: Any
     window: Any
 
@@ -71,6 +75,7 @@ class VerifyChoice(beam.DoFn):
         self._settings = settings
         self._chosen = chosen
         self._failed = failed
+        self._version = f"{choice.policy_version}-verified"
         self._qualities = tuple(sorted({*LADDER, choice.quality}))
         self._metrics = StageMetrics(STAGE)
         self._calls = CallMetrics(STAGE)
@@ -79,7 +84,10 @@ class VerifyChoice(beam.DoFn):
         self._clients = [connection.client() for connection in self._connections]
         self._names = ", ".join(f"{client.terms.name} {client.terms.version}" for client in self._clients)
         local = all(client.terms.is_local for client in self._clients)
-        self._threads = ThreadPoolExecutor(1 if local else _AT_ONCE)
+        asked_for = max(connection.manners.concurrency or 0 for connection in self._connections)
+        self._at_once = 1 if local else asked_for or _AT_ONCE
+        self._threads = ThreadPoolExecutor(self._at_once)
+        self._room = _Room(_PIXEL_BYTES)
 
     def start_bundle(self) -> None:
         self._under_way: collections.deque[_UnderWay] = collections.deque()
@@ -92,10 +100,12 @@ class VerifyChoice(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        self._under_way.append(_UnderWay(row, self._threads.submit(self._choose, row), timestamp, window))
+        self._under_way.append(_UnderWay(row, self._threads.submit(self._verify, row), timestamp, window))
         self._bytes += len(row.data)
         while self._under_way and (
-            self._under_way[0].chosen.done() or len(self._under_way) > 2 * _AT_ONCE or self._bytes > _BYTES_UNDER_WAY
+            self._under_way[0].verified.done()
+            or len(self._under_way) > 2 * self._at_once
+            or self._bytes > _BYTES_UNDER_WAY
         ):
             yield self._finish_first()
 
@@ -109,79 +119,104 @@ class VerifyChoice(beam.DoFn):
     def _finish_first(self) -> Any:
         first = self._under_way.popleft()
         self._bytes -= len(first.row.data)
-        output: Any
-        try:
-            choice = first.chosen.result()
-        except (ImageError, BackendError) as error:
-            if error.reason == contract.CREDENTIALS:
-                raise AdaCompressError(error.message) from error  # no image will be verified before that is mended
-            self._metrics.failed()
-            output = failure_row(self._failed, first.row, STAGE, error)
-            return beam.pvalue.TaggedOutput(FAILURES, WindowedValue(output, first.timestamp, (first.window,)))
-        self._metrics.chose(choice.quality)
-        self._metrics.gave(len(first.row.data))
-        output = self._chosen.make(first.row, choice=choice)
-        return WindowedValue(output, first.timestamp, (first.window,))
-
-    def _choose(self, row: Any) -> Choice:
-        opened = jpeg.open_image(row.data, self._settings.max_pixels)
-        if opened.obstacle and not (self._settings.flatten and opened.flattens):
-            return self._choice  # it will be kept
-        search = _OneImage(row, opened.pixels(), self._clients, self._choice.tables, self._top, self._settings)
-        try:
-            start = self._qualities.index(self._choice.quality)
-            found = cheapest(
-                start, len(self._qualities), lambda index: search.agrees(self._qualities[index]), self._margin
-            )
-        finally:
-            self._count(row.key, search.answered)
-        version = f"{self._choice.policy_version}-verified"
-        if found is None:
-            return Choice(ORIGINAL, 100, version, 1.0, 1.0, self._names)
-        return Choice(self._choice.tables, self._qualities[found], version, 1.0, 1.0, self._names)
-
-    def _count(self, key: str, answered: Sequence[tuple[Client, Answered]]) -> None:
+        choice, answered = first.verified.result()
         for client, each in answered:
             cost = each.calls * client.terms.price
-            self._calls.used(Usage(key, each.calls, each.retries, each.from_cache, each.throttled, cost))
+            self._calls.used(Usage(first.row.key, each.calls, each.retries, each.from_cache, each.throttled, cost))
             self._calls.throttled(client.take_throttled())
+        if isinstance(choice, Choice):
+            self._metrics.chose(choice.quality)
+            self._metrics.gave(len(first.row.data))
+            return WindowedValue(self._chosen.make(first.row, choice=choice), first.timestamp, (first.window,))
+        if choice.reason == contract.CREDENTIALS:
+            raise AdaCompressError(choice.message) from choice  # no image will be verified before that is mended
+        self._metrics.failed()
+        failed = failure_row(self._failed, first.row, STAGE, choice)
+        return beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failed, first.timestamp, (first.window,)))
+
+    def _verify(self, row: Any) -> _Verified:
+        """In a thread of its own, where Beam does not count."""
+        asked: list[tuple[Client, Answered]] = []
+        try:
+            opened = jpeg.open_image(row.data, self._settings.max_pixels)
+            if obstacle_of(opened, self._settings):
+                return _Verified(self._choice, asked)  # it will be kept
+            with self._room.of(4 * opened.width * opened.height):
+                return _Verified(self._cheapest(_OneImage(row, opened, self._version, self._settings), asked), asked)
+        except (ImageError, BackendError) as error:
+            return _Verified(error, asked)
+
+    def _cheapest(self, image: _OneImage, asked: list[tuple[Client, Answered]]) -> Choice:
+        def labels(client: Client, query: Query) -> Labels:
+            asked.append((client, client.ask(query).result()))
+            answer = asked[-1][1].answer
+            if isinstance(answer, BackendError):
+                raise answer
+            return answer
+
+        references = []
+        for client in self._clients:
+            if (error := client.terms.too_many_pixels(image.opened.width, image.opened.height)) is not None:
+                raise error
+            references.append(labels(client, image.original))
+            if not references[-1]:
+                name = client.terms.name
+                raise BackendError(NO_REFERENCE, f"{name} sees nothing in the original: there is nothing to verify")
+
+        def agrees(index: int) -> bool:
+            query = image.at(self._choice.tables, self._qualities[index])
+            return query is None or all(
+                reward.agreement(reference, labels(client, query), self._top)
+                for client, reference in zip(self._clients, references)
+            )
+
+        start = self._qualities.index(self._choice.quality)
+        found = cheapest(start, len(self._qualities), agrees, self._margin)
+        if found is None:
+            return Choice(ORIGINAL, 100, self._version, 1.0, 1.0, self._names)
+        return Choice(self._choice.tables, self._qualities[found], self._version, 1.0, 1.0, self._names)
+
+
+class _Verified(NamedTuple):
+    choice: Union[Choice, ImageError, BackendError]
+    answered: Sequence[tuple[Client, Answered]]
 
 
 class _OneImage:
-    """What backends say of one image."""
+    """An image, and the files that would be made of it."""
 
-    def __init__(
-        self, row: Any, pixels: Any, clients: Sequence[Client], tables: str, top: int, settings: jpeg.Settings
-    ) -> None:
-        self._row = row
-        self._pixels = pixels
-        self._clients = clients
-        self._tables = tables
-        self._top = top
+    def __init__(self, row: Any, opened: jpeg.Source, version: str, settings: jpeg.Settings) -> None:
+        self.opened = opened
+        self.original = Query(row.data, row.key)
+        self._pixels = opened.pixels()
+        self._version = version
         self._settings = settings
-        self.answered: list[tuple[Client, Answered]] = []
-        self._references: list[Labels] = []
-        for client in clients:
-            labels = self._labels(client, Query(row.data, row.key))
-            if not labels:
-                name = client.terms.name
-                raise BackendError(NO_REFERENCE, f"{name} sees nothing in the original: there is nothing to verify")
-            self._references.append(labels)
 
-    def agrees(self, quality: int) -> bool:
-        """Whether all backends see at a quality what they see in the original; where it does not pay, it is kept."""
-        encoded = jpeg.encode(self._pixels, quantisation(self._tables, quality, files.read), self._settings)
-        if len(encoded) > (1 - self._settings.min_saving) * len(self._row.data):
-            return True
-        query = Query(encoded, self._row.key, quality)
-        return all(
-            reward.agreement(reference, self._labels(client, query), self._top)
-            for client, reference in zip(self._clients, self._references)
-        )
+    def at(self, tables: str, quality: int) -> Optional[Query]:
+        """The file of a quality; None where the original is kept, since it would not be smaller."""
+        steps = quantisation(tables, quality, files.read)
+        encoded = encode_file(self.opened, self._pixels, steps, self._version, self._settings)
+        if not is_worth_it(len(encoded), len(self.original.data), self._settings):
+            return None
+        return Query(encoded, self.original.key, quality)
 
-    def _labels(self, client: Client, query: Query) -> Labels:
-        answered = client.ask(query).result()
-        self.answered.append((client, answered))
-        if isinstance(answered.answer, BackendError):
-            raise answered.answer
-        return answered.answer
+
+class _Room:
+    """Memory for pixels that several threads share; an image that needs more than all of it gets it alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + size <= self._size)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= size
+                self._changed.notify_all()

@@ -1,0 +1,118 @@
+"""What the default agent knows: for every action the chance that the backend agrees, and the bytes.
+
+    features ─▶ standardised ─▶ hidden, GELU ─┬▶ ease of each family ─▶ + steps of its qualities ─▶ logit of agreement
+                                              └▶ log2 bytes of each action
+
+The logit of agreement for the family f and its k-th quality is
+
+    ease_f(x) + base_f + sum over j <= k of softplus(step_fj)
+
+so that predicted agreement never falls with quality within a family. Several networks that started differently are
+averaged. Weights are plain arrays: training needs Keras, predicting does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+NAMES = ("mean", "scale", "w1", "b1", "w_ease", "base", "steps", "w_size", "b_size")
+
+
+class Predicted:
+    """Of some images, `(images, actions)` each."""
+
+    def __init__(self, agreement: Array, size: Array) -> None:
+        self.agreement = agreement  # chance, 0..1
+        self.size = size  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class AgreementModel:
+    """An ensemble; every array's first axis is the member.
+
+    Args:
+      mean, scale: of the features, `(members, features)`.
+      w1, b1: hidden layer, `(members, features, hidden)` and `(members, hidden)`.
+      w_ease: `(members, hidden, families)`.
+      base: `(members, families)`.
+      steps: before softplus, `(members, families, qualities)`.
+      w_size, b_size: `(members, hidden, actions)` and `(members, actions)`.
+    """
+
+    mean: Array
+    scale: Array
+    w1: Array
+    b1: Array
+    w_ease: Array
+    base: Array
+    steps: Array
+    w_size: Array
+    b_size: Array
+
+    def __post_init__(self) -> None:
+        members, features, hidden = self.w1.shape
+        families, qualities = self.steps.shape[1:]
+        expected = {
+            "mean": (members, features),
+            "scale": (members, features),
+            "b1": (members, hidden),
+            "w_ease": (members, hidden, families),
+            "base": (members, families),
+            "steps": (members, families, qualities),
+            "w_size": (members, hidden, families * qualities),
+            "b_size": (members, families * qualities),
+        }
+        for name, shape in expected.items():
+            if (found := getattr(self, name).shape) != shape:
+                raise ValueError(f"{name} has the shape {found}, not {shape}")
+
+    @property
+    def features(self) -> int:
+        """How many numbers it looks at."""
+        return int(self.w1.shape[1])
+
+    @property
+    def actions(self) -> int:
+        return int(self.b_size.shape[1])
+
+    def predict(self, features: Array) -> Predicted:
+        """Chances of agreement and bytes.
+
+        Args:
+          features: `(images, features)`.
+        """
+        assert features.ndim == 2, features.shape
+        assert features.shape[1] == self.features, (features.shape, self.features)
+        scaled = (features[None] - self.mean[:, None]) / self.scale[:, None]
+        hidden = gelu(np.clip(scaled, -5, 5) @ self.w1 + self.b1[:, None])
+        ease = hidden @ self.w_ease + self.base[:, None]
+        logits = ease[..., None] + np.cumsum(np.logaddexp(0, self.steps), axis=2)[:, None]
+        agreement = (1 / (1 + np.exp(-logits))).mean(axis=0)
+        log_size = (hidden @ self.w_size + self.b_size[:, None]).mean(axis=0)
+        images = len(features)
+        return Predicted(agreement.reshape(images, -1).astype(np.float32), np.exp2(log_size).astype(np.float32))
+
+    def arrays(self) -> dict[str, Array]:
+        """What `of_arrays` takes."""
+        return {name: getattr(self, name) for name in NAMES}
+
+
+def of_arrays(arrays: Mapping[str, Array]) -> AgreementModel:
+    """Puts a model together again.
+
+    Raises:
+      KeyError, ValueError: an array is missing or has another shape.
+    """
+    return AgreementModel(**{name: np.asarray(arrays[name], np.float32) for name in NAMES})
+
+
+def gelu(x: Array) -> Array:
+    """The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    found: Array = 0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
+    return found
