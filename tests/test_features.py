@@ -77,6 +77,14 @@ def test_small_pictures(size, mode):
     assert np.isfinite(list(found.values())).all()
 
 
+def test_a_file_with_steps_of_zero():
+    data = bytearray(encoded(picture()))
+    start = data.index(b"\xff\xdb") + 5
+    data[start : start + 64] = bytes(64)
+    opened = jpeg.open_image(bytes(data))
+    assert np.isfinite(features(opened, picture())).all()
+
+
 def test_rougher_pictures_are_rougher():
     smooth, rough = (of(Image.fromarray(_noise(sigma))) for sigma in (2, 40))
     assert smooth["roughness_0.5"] < rough["roughness_0.5"]

@@ -48,6 +48,14 @@ def test_the_interval_says_how_sure_it_is():
     assert 0.05 < high - low < 1
 
 
+def test_an_agreement_that_one_does_not_reach():
+    sizes = np.ones((50, 1)) * np.array([1.0, 2.0])
+    agreement = np.repeat([[0.0, 1.0]], 50, axis=0)
+    low = agreement * (np.arange(50)[:, None] > 3)
+    assert ratio_of_bytes((sizes, sizes), (low, agreement), 0.99)[::2] == (float("inf"), float("inf"))
+    assert ratio_of_bytes((sizes, sizes), (agreement, low), 0.99)[:2] == (0.0, 0.0)
+
+
 def test_an_agreement_that_nobody_reaches():
     nothing = np.zeros((20, 3))
     assert all(math.isnan(each) for each in ratio_of_bytes((nothing + 1, nothing + 1), (nothing, nothing), 0.9))

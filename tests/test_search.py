@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_the_command_searches_and_says_what_the_result_is_worth(photographs, tex
     assert "mine: fitted to 10 images" in said.out
     assert "on 4 images that the search did not see, at an agreement of" in said.out
 
-    seen = {step.stem: step for step in (tmp_path / "mine.search" / "steps").glob("*.parquet")}
+    seen = steps_of(tmp_path / "mine.search")
     assert set(seen) == {"standard", "round-000", "round-000-all", "final-1", "worth-1"}
     mine, others = (set(_keys(seen[name])) for name in ("standard", "worth-1"))
     assert (len(mine), len(others)) == (10, 4)
@@ -124,6 +125,11 @@ def test_the_command_searches_and_says_what_the_result_is_worth(photographs, tex
     (tmp_path / "mine.json").unlink()
     assert searched(photographs, tmp_path / "mine.json", texture, "--search-agreement=0.9") == 1
     assert "agreement was 0.97, now 0.9" in capsys.readouterr().err
+
+
+def steps_of(folder):
+    """Files by step; a digest of what was asked stands behind the name."""
+    return {step.stem.rpartition("-")[0]: step for step in (folder / "steps").glob("*.parquet")}
 
 
 def _keys(path):
@@ -136,7 +142,7 @@ def test_a_search_goes_on_where_it_stopped(photographs, texture, tmp_path):
     assert searched(photographs, tmp_path / "whole.json", texture) == 0
     steps = tmp_path / "whole.search" / "steps"
     for name in ("round-000-all", "final-1", "worth-1"):
-        (steps / f"{name}.parquet").unlink()
+        steps_of(steps.parent)[name].unlink()
     before = calls(texture)
     whole = (tmp_path / "whole.json").read_bytes()
     (tmp_path / "whole.json").unlink()
@@ -153,6 +159,40 @@ def _calls(steps):
     return sum(sum(pq.read_table(step)["calls"].to_pylist()) for step in steps.glob("*.parquet"))
 
 
+def test_steps_of_other_tables_or_images_are_asked_again(photographs, texture, tmp_path, monkeypatch):
+    output = photographs / "mine.json"  # what a search leaves in its own input is no image of it
+    assert searched(photographs, output, texture) == 0
+    before = calls(texture)
+    output.unlink()
+    (photographs / "new.jpg").write_bytes(encoded(picture(64, 48, seed=99)))
+    assert searched(photographs, output, texture) == 0
+    assert before < calls(texture)
+    assert {"new.jpg"} <= {key for step in (photographs / "mine.search" / "steps").glob("*") for key in _all_keys(step)}
+    assert tables.family(str(output)).origin["images"] + 5 == 15
+
+
+def _all_keys(path):
+    return _keys(path) if path.suffix == ".parquet" else []
+
+
+def test_more_rounds_go_on_from_what_is_known(photographs, texture, tmp_path, capsys):
+    assert searched(photographs, tmp_path / "mine.json", texture) == 0
+    before = steps_of(tmp_path / "mine.search")
+    assert searched(photographs, tmp_path / "mine.json", texture, "--rounds=2", "--overwrite") == 0
+    after = steps_of(tmp_path / "mine.search")
+    assert {name: after[name] for name in before} == before
+    assert {"round-001", "final-2", "worth-2"} <= set(after)
+    assert searched(photographs, tmp_path / "mine.json", texture, "--overwrite", "--retries=-1") == 2
+    assert steps_of(tmp_path / "mine.search") == after
+
+
+def test_without_optuna_nothing_is_asked(photographs, texture, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert searched(photographs, tmp_path / "mine.json", texture, "--rounds=3") == 1
+    assert "searching tables needs optuna: pip install 'beam-adacompress[train]'" in capsys.readouterr().err
+    assert not texture.exists()
+
+
 def test_a_budget_that_cannot_do_is_refused_before_anything_is_asked(photographs, texture, tmp_path, capsys):
     assert searched(photographs, tmp_path / "mine.json", texture, "--search-images=14", "--max-calls=100") == 2
     said = capsys.readouterr().err
@@ -166,15 +206,22 @@ def test_a_budget_that_cannot_do_is_refused_before_anything_is_asked(photographs
     ("options", "message"),
     [
         (["--method=search"], "method search needs a backend to ask: give --backend"),
-        (["--method=search", "--backend=replay:x", "--rounds=0"], "rounds must be at least 1, got 0"),
-        (["--method=search", "--backend=replay:x", "--search-images=5"], "search_images must be at least 12, got 5"),
-        (["--method=search", "--backend=replay:x", "--search-agreement=2"], "agreement must be above 0 and at most 1"),
-        (["--method=search", "--backend=replay:x", "--per-class=2"], "per_class is of the other methods"),
-        (["--method=search", "--backend=replay:x", "--backend=baidu"], "asks one backend, and 2 are given"),
+        (["--method=search", "--backend=baidu", "--rounds=0"], "rounds must be at least 1, got 0"),
+        (["--method=search", "--backend=baidu", "--search-images=5"], "search_images must be at least 12, got 5"),
+        (["--method=search", "--backend=baidu", "--search-agreement=2"], "agreement must be above 0 and at most 1"),
+        (["--method=search", "--backend=baidu", "--per-class=2"], "per_class is of the other methods"),
+        (["--method=search", "--backend=replay:x"], "replay knows images by their JPEG quality"),
+        (["--method=search", "--backend=baidu", "--retries=-1"], "retries must be at least 0, got -1"),
+        (["--backend=baidu"], "backend is about searching: give method search too"),
+        (
+            ["--method=search", "--backend=baidu", "--runner=DataflowRunner"],
+            "workers do not reach /x.json: give --output",
+        ),
+        (["--method=search", "--backend=baidu", "--backend=facepp"], "asks one backend, and 2 are given"),
     ],
 )
 def test_wrong_usage(options, message, capsys):
-    assert cli.main(["tables", "fit", "--input=/in", "--output=/x.json", *options, *IN_PROCESS]) == 2
+    assert cli.main(["tables", "fit", "--input=/in", "--output=/x.json", *IN_PROCESS, *options]) == 2
     assert message in capsys.readouterr().err
 
 

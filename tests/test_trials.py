@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import apache_beam as beam
@@ -10,7 +11,7 @@ from conftest import encoded, picture
 
 from beam_adacompress import EncodedImage, jpeg
 from beam_adacompress.artefacts import read_local
-from beam_adacompress.backends import BackendError, Query
+from beam_adacompress.backends import BackendError, Query, Terms, backend
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.contract import BUDGET, CREDENTIALS, REFUSED
 from beam_adacompress.backends.manners import Manners
@@ -39,6 +40,7 @@ def test_rank():
         ((Label("a", 0.0),), (Label("a", 0.0),), 0.0),
         ((Label("a", 0.8), Label("b", 0.2)), (Label("a", 0.2), Label("c", 0.8)), 0.4),
         ((Label("a", 0.4),), (Label("a", 0.1),), 1.0),  # scaled alike
+        ((Label("a", 0.4), Label("a", 0.2)), (Label("a", 0.4), Label("a", 0.2)), 1.0),  # two classes of one name
     ],
 )
 def test_fidelity(reference, compressed, expected):
@@ -152,6 +154,29 @@ def test_wrong_credentials_end_the_job(tmp_path):
     backend = by_quality({None: BackendError(CREDENTIALS, "the key is wrong")})
     with pytest.raises(Exception, match="the key is wrong"):
         run(TryConfigurations([backend], ACTIONS), [EncodedImage("a", IMAGE)], tmp_path)
+
+
+def test_several_backends_each_with_limits_of_its_own(tmp_path):
+    transform = TryConfigurations(
+        [Texture(), Scripted()], ACTIONS, cache=str(tmp_path / "cache"), keep=False, max_calls=4
+    )
+    trials, failures = run(transform, [EncodedImage("a", IMAGE)], tmp_path)
+    assert [(trial.backend, trial.calls) for trial in trials] == [("Scripted-1", 3), ("Texture-0", 3)]
+    assert failures == []
+    with pytest.raises(ValueError, match="the backend google-vision is given twice"):
+        TryConfigurations(["google-vision", "google-vision"], ACTIONS)
+    assert TryConfigurations([backend("litert:m.tflite")], ACTIONS).backends  # its terms are known only when it is open
+
+
+def test_images_too_large_for_a_backend_are_not_sent(tmp_path):
+    small = dataclasses.make_dataclass(
+        "Small", [], bases=(Texture,), namespace={"terms": Terms("small", "1", max_pixels=99)}
+    )
+    _, failures = run(
+        TryConfigurations([small(str(tmp_path / "asked"))], ACTIONS), [EncodedImage("a", IMAGE)], tmp_path
+    )
+    assert [failure[2] for failure in failures] == ["too-large-for-backend"]
+    assert calls(tmp_path / "asked") == 0
 
 
 def test_limits_need_a_cache():

@@ -5,16 +5,26 @@ from __future__ import annotations
 import apache_beam as beam
 import pytest
 from apache_beam import coders
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
-from backends import CAT, DOG, Scripted, Sizes
+from backends import CAT, DOG, Counting, Scripted, Sizes
 from conftest import encoded, manifest_rows, picture
+from PIL import Image, ImageCms
 
-from beam_adacompress import ChooseQuality, CompressJPEG, EncodedImage, jpeg
+from beam_adacompress import (
+    Choice,
+    ChooseQuality,
+    ChosenImage,
+    CompressJPEG,
+    EncodedImage,
+    ScoreWithBackend,
+    jpeg,
+)
 from beam_adacompress.backends import BackendError, registry
 from beam_adacompress.backends.contract import REFUSED
 from beam_adacompress.policy.verify import LADDER
@@ -64,6 +74,27 @@ def test_what_is_verified_is_what_the_encoder_writes():
         compressed = outputs.images | CompressJPEG(**encoder)
         found = compressed.images | beam.Map(lambda row: (row.choice.quality, len(row.compressed) >= backend.limit))
         assert_that(found, equal_to([(20, True)]))
+
+
+def test_what_is_verified_is_the_very_file(tmp_path):
+    # With its comment and metadata: a score of it needs no further call.
+    asked = tmp_path / "asked"
+    backend = Counting(path=str(asked))
+    cache = str(tmp_path / "cache")
+    profiled = encoded(PICTURE, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for outputs in chosen(ChooseQuality(verify=backend, cache=cache), profiled):
+        scored = (outputs.images | CompressJPEG()).images | ScoreWithBackend(backend, 1.0, cache=cache)
+        assert_that(scored.usage | beam.Map(lambda usage: (usage.calls, usage.cache_hits)), equal_to([(0, 2)]))
+    assert len(asked.read_text().splitlines()) == 5  # the original, 35 (here index 7), 26, 15 and 5
+
+
+def test_calls_are_counted():
+    p = TestPipeline()
+    _ = p | beam.Create([EncodedImage("a", IMAGE)]) | ChooseQuality(verify=Sizes(limit=sizes()[34]))
+    metrics = p.run().metrics().query(MetricsFilter().with_namespace("adacompress.ChooseQuality"))
+    counted = {counter.key.metric.name: counter.committed for counter in metrics["counters"]}
+    assert (counted["images_in"], counted["images_out"]) == (1, 1)
+    assert (counted["calls"], counted["cost_microdollars"]) == (5, 5000)  # the original, 35, 34, 20 and 26
 
 
 def test_all_backends_have_to_agree():
@@ -126,6 +157,12 @@ def test_what_will_be_kept_is_not_asked_about():
     check(ChooseQuality(verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[transparent])
 
 
+def test_what_no_jpeg_can_hold_is_kept():
+    backend = Scripted()
+    wide = encoded(Image.new("RGB", (66_000, 8)), "PNG")  # no JPEG has so many columns
+    check(ChooseQuality(verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[wide])
+
+
 def test_what_would_not_get_smaller_is_not_asked_about():
     small = jpeg.encode(PICTURE, jpeg.quantisation("annexk", 5), jpeg.Settings())
     backend = Scripted(lambda images, number: [CAT if image.quality is None else DOG for image in images])
@@ -133,6 +170,15 @@ def test_what_would_not_get_smaller_is_not_asked_about():
         compressed = outputs.images | CompressJPEG()
         found = compressed.images | beam.Map(lambda row: (row.choice.tables, row.status, row.reason))
         assert_that(found, equal_to([("annexk", "kept", "saving-below-minimum")]))
+
+
+def test_other_tables_take_back_what_was_verified_of_the_chosen_ones():
+    original = Choice("original", 100, "v", 1.0, 1.0, "x 1")
+    rows = [ChosenImage("a", IMAGE, original), ChosenImage("b", IMAGE, original._replace(tables="annexk", quality=30))]
+    with TestPipeline() as p:
+        compressed = p | beam.Create(rows) | CompressJPEG(tables="robidoux")
+        found = compressed.images | beam.Map(lambda row: (row.status, row.choice.tables, *row.choice[4:]))
+        assert_that(found, equal_to([("kept", "original", 1.0, "x 1"), ("compressed", "robidoux", None, None)]))
 
 
 def test_windows_and_timestamps_stay():
