@@ -1,7 +1,7 @@
 """What the default agent knows: for every action the chance that the backend agrees, and the bytes.
 
-    features ─▶ standardised ─▶ hidden, GELU ─┬▶ ease of each family ─▶ + steps of its qualities ─▶ logit of agreement
-                                              └▶ log2 bytes of each action
+    features ─▶ standardised ─┬▶ hidden, GELU ─▶ ease of each family ─▶ + steps of its qualities ─▶ logit of agreement
+                              └▶ linear ─▶ log2 bytes of each action
 
 The logit of agreement for the family f and its k-th quality is
 
@@ -34,15 +34,15 @@ class Predicted:
 
 @dataclasses.dataclass(frozen=True)
 class AgreementModel:
-    """An ensemble; every array's first axis is the member.
+    """An ensemble; the first axis of its arrays is the member, apart from what all members share.
 
     Args:
-      mean, scale: of the features, `(members, features)`.
+      mean, scale: of the features, `(features,)`, shared.
       w1, b1: hidden layer, `(members, features, hidden)` and `(members, hidden)`.
       w_ease: `(members, hidden, families)`.
       base: `(members, families)`.
       steps: before softplus, `(members, families, qualities)`.
-      w_size, b_size: `(members, hidden, actions)` and `(members, actions)`.
+      w_size, b_size: `(features, actions)` and `(actions,)`, shared.
     """
 
     mean: Array
@@ -59,14 +59,14 @@ class AgreementModel:
         members, features, hidden = self.w1.shape
         families, qualities = self.steps.shape[1:]
         expected = {
-            "mean": (members, features),
-            "scale": (members, features),
+            "mean": (features,),
+            "scale": (features,),
             "b1": (members, hidden),
             "w_ease": (members, hidden, families),
             "base": (members, families),
             "steps": (members, families, qualities),
-            "w_size": (members, hidden, families * qualities),
-            "b_size": (members, families * qualities),
+            "w_size": (features, families * qualities),
+            "b_size": (families * qualities,),
         }
         for name, shape in expected.items():
             if (found := getattr(self, name).shape) != shape:
@@ -79,7 +79,7 @@ class AgreementModel:
 
     @property
     def actions(self) -> int:
-        return int(self.b_size.shape[1])
+        return int(self.b_size.shape[0])
 
     def predict(self, features: Array) -> Predicted:
         """Chances of agreement and bytes.
@@ -89,12 +89,12 @@ class AgreementModel:
         """
         assert features.ndim == 2, features.shape
         assert features.shape[1] == self.features, (features.shape, self.features)
-        scaled = (features[None] - self.mean[:, None]) / self.scale[:, None]
-        hidden = gelu(np.clip(scaled, -5, 5) @ self.w1 + self.b1[:, None])
+        scaled = standardised(features, self.mean, self.scale)
+        hidden = gelu(scaled @ self.w1 + self.b1[:, None])
         ease = hidden @ self.w_ease + self.base[:, None]
         logits = ease[..., None] + np.cumsum(np.logaddexp(0, self.steps), axis=2)[:, None]
         agreement = (1 / (1 + np.exp(-logits))).mean(axis=0)
-        log_size = (hidden @ self.w_size + self.b_size[:, None]).mean(axis=0)
+        log_size = scaled @ self.w_size + self.b_size
         images = len(features)
         return Predicted(agreement.reshape(images, -1).astype(np.float32), np.exp2(log_size).astype(np.float32))
 
@@ -110,6 +110,12 @@ def of_arrays(arrays: Mapping[str, Array]) -> AgreementModel:
       KeyError, ValueError: an array is missing or has another shape.
     """
     return AgreementModel(**{name: np.asarray(arrays[name], np.float32) for name in NAMES})
+
+
+def standardised(features: Array, mean: Array, scale: Array) -> Array:
+    """Features less their mean, in units of their scale, within -5..5: no feature is trusted beyond what was seen."""
+    found: Array = np.clip((features - mean) / scale, -5, 5).astype(np.float32)
+    return found
 
 
 def gelu(x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.policy.agreement import AgreementModel, Array
+from beam_adacompress.policy.agreement import AgreementModel, Array, standardised
 from beam_adacompress.policy.outcomes import Logged
 
 
@@ -34,7 +34,7 @@ class Training:
     dropout: float = 0.2
     decay: float = 1e-2
     rate: float = 3e-3
-    batch: int = 2048
+    batch: int = 512
     epochs: int = 60
     patience: int = 6
     smallest_propensity: float = 0.02
@@ -44,8 +44,8 @@ class Training:
 def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Training = Training()) -> AgreementModel:
     """Trains an ensemble.
 
-    The loss of a row is the cross-entropy of its agreement plus the squared error of its log2 bytes, weighted by the
-    inverse of its propensity. Rows may be of any actions; a full table is one row for each of its entries.
+    The loss of a row is the cross-entropy of its agreement, weighted by the inverse of its propensity; bytes are fitted
+    by least squares. Rows may be of any actions; a full table is one row for each of its entries.
 
     Args:
       train: to learn from.
@@ -62,60 +62,46 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
         raise AdaCompressError("training needs keras: pip install 'beam-adacompress[train]'") from error
     if not len(train.action) or not len(validate.action):
         raise AdaCompressError("there are no outcomes to learn from, or none to validate with")
-    members = [
-        _member(keras, train, validate, families, qualities, how, how.seed + index) for index in range(how.members)
-    ]
-    return AgreementModel(**{name: np.stack([member[name] for member in members]) for name in members[0]})
+    mean = train.features.mean(axis=0).astype(np.float32)
+    scale = np.maximum(train.features.std(axis=0), 1e-3).astype(np.float32)
+    train, validate = (
+        rows._replace(features=standardised(rows.features.astype(np.float32), mean, scale).astype(np.float64))
+        for rows in (train, validate)
+    )
+    seeds = range(how.seed, how.seed + how.members)
+    members = [_member(keras, train, validate, families, qualities, how, seed) for seed in seeds]
+    w_size, b_size = _sizes(train, families, qualities)
+    arrays = {name: np.stack([member[name] for member in members]) for name in members[0]}
+    return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
 
 
 def _member(
     keras: Any, train: Logged, validate: Logged, families: int, qualities: int, how: Training, seed: int
 ) -> dict[str, Array]:
+    """One network: it sees all rows of an image under any action, but learns only of the actions that were taken."""
     keras.utils.set_random_seed(seed)
-    mean = train.features.mean(axis=0)
-    scale = np.maximum(train.features.std(axis=0), 1e-3)
-    base, steps, sizes = _start(train, families, qualities)
-
     ops = keras.ops
     x = keras.Input((train.features.shape[1],), name="features")
     taken = keras.Input((), dtype="int32", name="action")
-    scaled = ops.clip((x - mean.astype(np.float32)) / scale.astype(np.float32), -5.0, 5.0)
-    layer = keras.layers.Dense(how.hidden, activation=lambda value: keras.activations.gelu(value, approximate=True))
-    hidden = keras.layers.Dropout(how.dropout, seed=seed)(layer(scaled))
+    hidden = keras.layers.Dense(how.hidden, activation=lambda value: keras.activations.gelu(value, approximate=True))
     ease = keras.layers.Dense(families, kernel_initializer="zeros", use_bias=False)
-    size = keras.layers.Dense(
-        families * qualities, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(sizes)
-    )
-    monotone = _steps_layer(keras, base, steps)
-    one = ops.one_hot(taken, families * qualities)
-    logit = ops.sum(one * monotone(ease(hidden)), axis=-1)
-    outputs = {
-        "agreement": keras.layers.Activation("sigmoid", name="agreement")(logit),
-        "size": keras.layers.Identity(name="size")(ops.sum(one * size(hidden), axis=-1)),
-    }
-    model = keras.Model([x, taken], outputs)
-    model.compile(
-        keras.optimizers.AdamW(how.rate, weight_decay=how.decay),
-        loss={"agreement": "binary_crossentropy", "size": "mse"},
-        loss_weights={"agreement": 1.0, "size": 0.1},
-    )
+    monotone = _steps_layer(keras, *_start(train, families, qualities))
+    every = monotone(ease(keras.layers.Dropout(how.dropout, seed=seed)(hidden(x))))
+    logit = ops.sum(ops.one_hot(taken, families * qualities) * every, axis=-1)
+    model = keras.Model([x, taken], keras.layers.Activation("sigmoid")(logit))
+    model.compile(keras.optimizers.AdamW(how.rate, weight_decay=how.decay), loss="binary_crossentropy")
 
     def fed(rows: Logged) -> tuple[Any, Any, Any]:
         weights = 1 / np.maximum(rows.propensity, how.smallest_propensity)
-        weights = (weights / weights.mean()).astype(np.float32)
         inputs = [rows.features.astype(np.float32), rows.action.astype(np.int32)]
-        targets = {
-            "agreement": rows.agreement.astype(np.float32),
-            "size": np.log2(rows.size).astype(np.float32),
-        }
-        return inputs, targets, {"agreement": weights, "size": weights}
+        return inputs, rows.agreement.astype(np.float32), (weights / weights.mean()).astype(np.float32)
 
-    stop = keras.callbacks.EarlyStopping(
-        "val_agreement_loss", mode="min", patience=how.patience, restore_best_weights=True
-    )
+    inputs, agreement, weights = fed(train)
+    stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=how.patience, restore_best_weights=True)
     model.fit(
-        *fed(train)[:2],
-        sample_weight=fed(train)[2],
+        inputs,
+        agreement,
+        sample_weight=weights,
         validation_data=fed(validate),
         batch_size=how.batch,
         epochs=how.epochs,
@@ -123,20 +109,38 @@ def _member(
         verbose=0,
     )
     return {
-        "mean": mean.astype(np.float32),
-        "scale": scale.astype(np.float32),
-        "w1": np.asarray(layer.kernel),
-        "b1": np.asarray(layer.bias),
+        "w1": np.asarray(hidden.kernel),
+        "b1": np.asarray(hidden.bias),
         "w_ease": np.asarray(ease.kernel),
         "base": np.asarray(monotone.base),
         "steps": np.asarray(monotone.steps),
-        "w_size": np.asarray(size.kernel),
-        "b_size": np.asarray(size.bias),
     }
 
 
-def _start(train: Logged, families: int, qualities: int) -> tuple[Array, Array, Array]:
-    """Base, steps and log2 bytes that fit the mean outcome of each action: what is left to learn are the images."""
+def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> tuple[Array, Array]:
+    """Least squares for log2 bytes: each action has its own constant, each family its own slopes.
+
+    Slopes change with the quality in a straight line; `ridge` draws them to zero.
+    """
+    log_size = np.log2(train.size)
+    count = np.bincount(train.action, minlength=families * qualities)
+    constant = np.bincount(train.action, log_size, minlength=families * qualities) / np.maximum(count, 1)
+    constant[count == 0] = log_size.mean()
+    place = np.linspace(-1, 1, qualities) if qualities > 1 else np.zeros(1)
+    weights = []
+    for family in range(families):
+        rows = train.action // qualities == family
+        x = train.features[rows].astype(np.float64)
+        both = np.hstack([x, x * place[train.action[rows] % qualities][:, None]])
+        rest = log_size[rows] - constant[train.action[rows]]
+        slopes = np.linalg.solve(both.T @ both + ridge * np.eye(both.shape[1]), both.T @ rest)
+        at_zero, change = np.split(slopes, 2)
+        weights.append(at_zero[:, None] + change[:, None] * place)
+    return np.hstack(weights).astype(np.float32), constant.astype(np.float32)
+
+
+def _start(train: Logged, families: int, qualities: int) -> tuple[Array, Array]:
+    """Base and steps that fit the mean agreement of each action: what is left to learn are the images."""
     actions = families * qualities
     count = np.bincount(train.action, minlength=actions) + 1.0
     share = (np.bincount(train.action, train.agreement, minlength=actions) + 0.5) / count
@@ -144,9 +148,7 @@ def _start(train: Logged, families: int, qualities: int) -> tuple[Array, Array, 
     rising = np.maximum(np.diff(np.maximum.accumulate(logits, axis=1), axis=1), 0.05)
     first = np.full((families, 1), np.log(np.expm1(1.0)))  # softplus of it is 1
     steps = np.concatenate([first, np.log(np.expm1(rising))], axis=1)
-    overall = np.log2(train.size).mean()
-    sizes = (np.bincount(train.action, np.log2(train.size), minlength=actions) + overall) / count
-    return (logits[:, 0] - 1).astype(np.float32), steps.astype(np.float32), sizes.astype(np.float32)
+    return (logits[:, 0] - 1).astype(np.float32), steps.astype(np.float32)
 
 
 def _steps_layer(keras: Any, base: Array, steps: Array) -> Any:
