@@ -40,7 +40,7 @@ from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import NO_ANSWER, Configuration, Trial
 
 FAMILIES = Path(__file__).parent / "families"  # of `fit`
-QUALITIES = LADDER[1:10]
+QUALITIES = LADDER[1:]
 TARGETS = (0.95, 0.97, 0.99)
 STANDARD = "annexk"
 PLAIN = jpeg.Settings(optimize=False, progressive=False)
