@@ -174,7 +174,9 @@ def distil(pixels: Image.Image, table: Table) -> Image.Image:
 
     As the authors' code does it, on R, G and B; but levels are shifted by 128 first, as in JPEG, sizes need not be
     multiples of 8, and pixels are rounded at the end. The two-pass defence is `encode` with tables made for networks
-    first, and this before the network.
+    first, and this before the network; the two do not share their bins, since `encode` quantises Y, Cb and Cr. It is a
+    defence against attackers that do not know of it, and on the network of `benchmarks/feature_distillation.py` no
+    better one than plain JPEG.
 
     Args:
       pixels: of mode `L`, `RGB` or `RGBX`.
