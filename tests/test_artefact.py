@@ -11,7 +11,7 @@ from beam_adacompress.policy import artefact, features
 from beam_adacompress.policy.actions import action_space
 from beam_adacompress.policy.agreement import AgreementModel
 from beam_adacompress.policy.artefact import Baseline, PolicyArtefact, load, save
-from beam_adacompress.policy.calibration import Promise
+from beam_adacompress.policy.calibration import Calibration, Promise
 
 SPACE = action_space(["annexk", "robidoux"], [10, 50, 90])
 
@@ -28,8 +28,9 @@ def policy(**changes):
     made = PolicyArtefact(
         space=SPACE,
         model=model(),
-        settings=(0.99, 0.9),
-        promises=(Promise(0.97, 0.9, 400, 0.985, 1), Promise(0.999, 0.9, 400, None, None)),
+        settings=(0.0, 1e-5),
+        calibration=Calibration(400, (0, 6)),
+        promise=Promise(0.97, 0.9, 400, 0.985, 1),
         backends=(("litert", "abc"), ("baidu", "1")),
         encoder={"subsampling": "4:2:0"},
         top=5,
@@ -62,6 +63,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     x = np.random.default_rng(1).normal(1, 0.1, (3, len(features.NAMES))).astype(np.float32)
     assert np.array_equal(found.model.predict(x).agreement, model().predict(x).agreement)
     assert found.baseline.reward == pytest.approx(0.78)
+    assert found.calibration.promise(0.97) == found.promise
 
 
 def test_the_same_policy_is_the_same_bytes(tmp_path):
@@ -91,12 +93,12 @@ def changed(folder, **changes):
             "has version 2, and this is adacompress for version 1: use the release",
         ),
         (lambda f: changed(f, features={"version": 99}), "looks at features of version 99, and this release computes"),
-        (lambda f: changed(f, promises=[{}]), "is damaged: "),
+        (lambda f: changed(f, promise={}), "is damaged: "),
         (
             lambda f: changed(f, actions={"families": [], "qualities": [5]}),
             "is damaged: an action space needs at least",
         ),
-        (lambda f: changed(f, settings=[]), "is damaged: there are 0 settings, and a promise is of number 1"),
+        (lambda f: changed(f, settings=[]), "is damaged: there are 0 settings, and 2 were calibrated"),
         (lambda f: (f / "weights.npz").unlink(), r"weights\.npz cannot be read"),
         (lambda f: (f / "weights.npz").write_bytes(b"PK"), "is damaged: the weights are not those that it names"),
     ],

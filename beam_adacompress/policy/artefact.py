@@ -21,7 +21,7 @@ from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy import actions, features
 from beam_adacompress.policy.actions import ActionSpace
 from beam_adacompress.policy.agreement import AgreementModel, of_arrays
-from beam_adacompress.policy.calibration import Promise
+from beam_adacompress.policy.calibration import Calibration, Promise
 
 FORMAT = "adacompress.policy"
 VERSION = 1
@@ -58,8 +58,9 @@ class PolicyArtefact:
     Args:
       space: what it chooses from.
       model: what it knows.
-      settings: of its boldness, from the most cautious one; see `policy.learned`.
-      promises: one for each agreement that was calibrated.
+      settings: prices of a byte, from the most cautious one; see `policy.learned`.
+      calibration: of the settings.
+      promise: what it was trained to promise.
       backends: name and version of each, which all had to agree.
       encoder: the arguments of `jpeg.Settings` with which outcomes were measured.
       top: labels of the compressed image among which the reference's best one had to be.
@@ -71,7 +72,8 @@ class PolicyArtefact:
     space: ActionSpace
     model: AgreementModel
     settings: tuple[float, ...]
-    promises: tuple[Promise, ...]
+    calibration: Calibration
+    promise: Promise
     backends: tuple[tuple[str, str], ...]
     encoder: Mapping[str, Any]
     top: int
@@ -84,9 +86,8 @@ class PolicyArtefact:
             raise ValueError(f"the model knows {self.model.actions} actions, and there are {len(self.space)}")
         if self.model.features != len(features.NAMES):
             raise ValueError(f"the model looks at {self.model.features} features, and there are {len(features.NAMES)}")
-        largest = max((each.setting for each in self.promises if each.setting is not None), default=-1)
-        if largest >= len(self.settings):
-            raise ValueError(f"there are {len(self.settings)} settings, and a promise is of number {largest}")
+        if (counted := len(self.calibration.disagreements)) != len(self.settings):
+            raise ValueError(f"there are {len(self.settings)} settings, and {counted} were calibrated")
 
 
 def version_of(description: bytes) -> str:
@@ -112,7 +113,8 @@ def save(artefact: PolicyArtefact, write: Write) -> str:
         "actions": artefact.space.to_json(),
         "features": {"version": features.VERSION, "count": len(features.NAMES)},
         "settings": list(artefact.settings),
-        "promises": [dataclasses.asdict(promise) for promise in artefact.promises],
+        "calibration": dataclasses.asdict(artefact.calibration),
+        "promise": dataclasses.asdict(artefact.promise),
         "backends": [{"name": name, "version": version} for name, version in artefact.backends],
         "reference": "original",
         "encoder": dict(artefact.encoder),
@@ -170,12 +172,13 @@ def load(path: str, read: Read = read_local) -> tuple[PolicyArtefact, str]:
 
 
 def _artefact(content: Mapping[str, Any], model: AgreementModel, path: str) -> PolicyArtefact:
-    baseline = content["baseline"]
+    baseline, calibration = content["baseline"], content["calibration"]
     return PolicyArtefact(
         space=actions.from_json(content["actions"], path),
         model=model,
         settings=tuple(float(each) for each in content["settings"]),
-        promises=tuple(Promise(**each) for each in content["promises"]),
+        calibration=Calibration(int(calibration["images"]), tuple(map(int, calibration["disagreements"]))),
+        promise=Promise(**content["promise"]),
         backends=tuple((each["name"], each["version"]) for each in content["backends"]),
         encoder=content["encoder"],
         top=int(content["top"]),

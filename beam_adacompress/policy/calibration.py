@@ -90,6 +90,23 @@ def calibrate(disagreements: Sequence[int], images: int, target: float, confiden
     return Promise(target, confidence, images, agreement, taken)
 
 
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """What was seen on calibration images, from which any promise can be worked out.
+
+    Args:
+      images: how many.
+      disagreements: of each setting, from the most cautious to the boldest one.
+    """
+
+    images: int
+    disagreements: tuple[int, ...]
+
+    def promise(self, target: float, confidence: float = 0.9) -> Promise:
+        """The boldest setting that keeps a promise; arguments and errors as for `calibrate`."""
+        return calibrate(self.disagreements, self.images, target, confidence)
+
+
 def images_needed(target: float, confidence: float = 0.9) -> int:
     """The fewest calibration images with which a promise can be shown: with none of them disagreeing."""
     return math.ceil(math.log(1 - confidence) / math.log(target))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from beam_adacompress.policy.agreement import AgreementModel
+from beam_adacompress.policy.learned import ORIGINAL_ACTION, agreed, calibration, choose, prices, sizes
+from beam_adacompress.policy.outcomes import Outcomes
+
+
+def logit(p):
+    return np.log(p / (1 - p))
+
+
+def model(chances=(0.6, 0.9, 0.99), log_sizes=(10.0, 11.0, 12.0)):
+    """One family of three qualities; the first feature doubles the bytes for each unit."""
+    rising = np.diff([logit(each) for each in chances])
+    steps = np.log(np.expm1([1.0, *rising]))
+    return AgreementModel(
+        mean=np.zeros(2, np.float32),
+        scale=np.ones(2, np.float32),
+        w1=np.zeros((1, 2, 1), np.float32),
+        b1=np.zeros((1, 1), np.float32),
+        w_ease=np.zeros((1, 1, 1), np.float32),
+        base=np.array([[logit(chances[0]) - 1]], np.float32),
+        steps=steps[None, None].astype(np.float32),
+        w_size=np.array([[1.0] * 3, [0.0] * 3], np.float32),
+        b_size=np.array(log_sizes, np.float32),
+    )
+
+
+SMALL, LARGE = [-1.0, 0.0], [2.0, 0.0]
+BYTES_IN = np.array([1e6, 1e6])
+
+
+@pytest.mark.parametrize(
+    ("price", "action"),
+    [
+        (0.0, [ORIGINAL_ACTION, ORIGINAL_ACTION]),  # bytes cost nothing: nothing agrees like the original
+        (1e-9, [ORIGINAL_ACTION, ORIGINAL_ACTION]),
+        (1e-6, [2, 2]),
+        (2e-5, [2, 1]),  # what it takes to be surer costs more on the large image
+        (2e-4, [1, 0]),
+        (1.0, [0, 0]),
+    ],
+)
+def test_the_price_decides_and_large_images_are_compressed_more_boldly(price, action):
+    chosen = choose(model(), np.array([SMALL, LARGE], np.float32), BYTES_IN, price)
+    assert chosen.action.tolist() == action
+    expected = [1.0 if each == ORIGINAL_ACTION else (0.6, 0.9, 0.99)[each] for each in action]
+    assert chosen.expected == pytest.approx(expected, abs=1e-5)
+
+
+def test_without_a_promise_everything_stays():
+    chosen = choose(model(), np.array([SMALL], np.float32), BYTES_IN[:1], None)
+    assert (chosen.action.tolist(), chosen.expected.tolist()) == ([ORIGINAL_ACTION], [1.0])
+
+
+def test_an_original_that_is_smaller_than_any_result_stays():
+    chosen = choose(model(), np.array([SMALL], np.float32), np.array([100.0]), 1e-4)
+    assert chosen.action.tolist() == [ORIGINAL_ACTION]
+
+
+def table(images, seed=0):
+    random = np.random.default_rng(seed)
+    agreement = (random.uniform(0, 1, (images, 1)) < np.array([0.6, 0.9, 0.99])).astype(float)
+    features = np.stack([random.uniform(-1, 2, images), np.zeros(images)], axis=1)
+    size = np.exp2(features[:, :1] + np.array([10.0, 11.0, 12.0]))
+    ones = np.ones(images)
+    return Outcomes(tuple(map(str, range(images))), features, size, agreement, agreement, 1e6 * ones, 5e4 * ones)
+
+
+def test_what_a_choice_comes_to():
+    outcomes = table(3)
+    outcomes.agreement[:] = [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
+    action = np.array([ORIGINAL_ACTION, 0, 2])
+    assert agreed(outcomes, action).tolist() == [1, 0, 1]
+    assert sizes(outcomes, action).tolist() == [1e6, outcomes.sizes[1, 0], outcomes.sizes[2, 2]]
+    outcomes.bytes_in[2] = 7
+    assert sizes(outcomes, action)[2] == 7, "a result that is larger is not written"
+
+
+def test_prices_go_from_cautious_to_bold():
+    found = prices(table(50), count=20)
+    assert (len(found), found[0]) == (20, 0.0)
+    assert list(found) == sorted(found)
+    assert found[-1] == pytest.approx(1e-5)
+
+
+def test_a_calibrated_promise_holds_on_other_images():
+    outcomes, others = table(2000), table(20_000, seed=1)
+    settings = tuple(np.geomspace(1e-6, 1e-2, 40))
+    seen = calibration(model(), outcomes, settings)
+    assert seen.images == 2000
+    assert seen.disagreements[0] < seen.disagreements[-1]
+    for target in (0.85, 0.93, 0.97):
+        promise = seen.promise(target)
+        assert promise.setting is not None
+        chosen = choose(model(), others.features.astype(np.float32), others.bytes_in, settings[promise.setting])
+        assert target <= agreed(others, chosen.action).mean() < target + 0.05
+    assert not seen.promise(0.999).holds
