@@ -96,12 +96,13 @@ class CompressJob:
     overwrite: bool = False
     max_failures: Optional[float] = None
     seed: int = 0
-    verify: tuple[str, ...] = ()
+    verify: Sequence[str] = ()
     verify_margin: int = 0
     score_with: Optional[str] = None
     scoring: Scoring = dataclasses.field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "verify", tuple(self.verify or ()))  # an option that is not given is None
         self.choose_quality()
         self.compress_jpeg()
         ReadImages(self.max_bytes)
@@ -292,7 +293,6 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     )
     for name in ("input", "output", "cache"):
         values[name] = values[name] and absolute(values[name])
-    values["verify"] = tuple(values["verify"] or ())
     try:
         job = job_of(CompressJob, values)
     except (TypeError, ValueError) as error:
