@@ -56,10 +56,11 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="LiteRT classifiers")
     parser.add_argument("--count", type=int, default=300, help="images of each folder that are reported on at most")
+    parser.add_argument("--rounds", type=int, default=8, help="of a search")
     parser.add_argument("--top", type=int, default=reward.TOP, help="labels among which the reference's has to be")
     options = parser.parse_args()
     if options.action == "fit":
-        fit(options.images[0], options.models)
+        fit(options.images, options.models, options.rounds)
         return
     for folder in options.images:
         report(folder, options.models, options.count, options.top)
@@ -72,35 +73,42 @@ def halves(folder: Path) -> tuple[list[ImageFile], list[ImageFile]]:
     return [file for file in images if drawn[file.key] < 0.5], [file for file in images if drawn[file.key] >= 0.5]
 
 
-def fit(folder: Path, models: Sequence[Path]) -> None:
-    images, _ = halves(folder)
+def fit(folders: Sequence[Path], models: Sequence[Path], rounds: int) -> None:
     FAMILIES.mkdir(exist_ok=True)
+    suffix = "" if len(folders) == 1 else f"-{len(folders)}-sets"
     with tempfile.TemporaryDirectory() as scratch:
-        for file in images:
-            link = Path(scratch, "images", file.key)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(Path(file.path).resolve())
+        count = 0
+        for folder in folders:
+            for file in halves(folder)[0]:
+                link = Path(scratch, "images", folder.name, file.key)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(Path(file.path).resolve())
+                count += 1
         command = ["tables", "fit", f"--input={scratch}/images", "--overwrite"]
-        assert cli.main([*command, f"--output={DEEPN}", "--method=deepn"]) == 0
+        if len(folders) == 1:
+            assert cli.main([*command, f"--output={DEEPN}", "--method=deepn"]) == 0
         for model in models:
-            output = Path(scratch, searched(model).name)
-            backend = f"--backend=litert:{model}"
-            search = ["--method=search", backend, f"--search-images={len(images)}", "--rounds=8"]
+            output = Path(scratch, f"searched-{name_of(model)}{suffix}.json")
+            search = ["--method=search", f"--backend=litert:{model}", f"--search-images={count}", f"--rounds={rounds}"]
             assert cli.main([*command, f"--output={output}", *search]) == 0
-            searched(model).write_bytes(output.read_bytes())
+            (FAMILIES / output.name).write_bytes(output.read_bytes())
 
 
-def searched(model: Path) -> Path:
-    """Where the family that was searched for a network is."""
-    return FAMILIES / f"searched-{model.stem.removesuffix('_quant')}.json"
+def name_of(model: Path) -> str:
+    return model.stem.removesuffix("_quant")
+
+
+def searched(model: Path) -> list[str]:
+    """The families that were searched for a network."""
+    return sorted(str(found) for found in FAMILIES.glob(f"searched-{name_of(model)}*.json"))
 
 
 def report(folder: Path, models: Sequence[Path], count: int, top: int) -> None:
     images = sorted(halves(folder)[1], key=lambda file: draw(file.key, "report"))[:count]
     common = [*jpeg.FAMILIES, DEEPN]
-    plain = plain_sizes(images, [*common, *(str(searched(model)) for model in models)])
+    plain = plain_sizes(images, [*common, *(name for model in models for name in searched(model))])
     for model in models:
-        families = [*common, str(searched(model))]
+        families = [*common, *searched(model)]
         measured = tried(images, families, f"litert:{model}")
         print(f"\n{model.stem}, {len(measured)} images of {folder.name}, agreement within the top {top}")
         agreed = np.array([trial.agreement(top) for trial in measured], np.float64)
