@@ -212,6 +212,7 @@ def test_a_budget_that_cannot_do_is_refused_before_anything_is_asked(photographs
         (["--method=search", "--backend=baidu", "--per-class=2"], "per_class is of the other methods"),
         (["--method=search", "--backend=replay:x"], "replay knows images by their JPEG quality"),
         (["--method=search", "--backend=baidu", "--retries=-1"], "retries must be at least 0, got -1"),
+        (["--method=search", "--backend=baidu", "--top=0"], "top must be at least 1, got 0"),
         (["--backend=baidu"], "backend is about searching: give method search too"),
         (
             ["--method=search", "--backend=baidu", "--runner=DataflowRunner"],

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
-from beam_adacompress import backends
+from beam_adacompress import backends, reward
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.pipelines.options import UsageError, adder
 from beam_adacompress.transforms import files
@@ -49,11 +49,12 @@ def asking_of(values: dict[str, Any]) -> Asking:
 
 
 class AskingOptions(PipelineOptions):
-    """The fields of Asking as pipeline options."""
+    """The fields of Asking as pipeline options, and what counts as agreement."""
 
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
+        add("--top", type=int, default=reward.TOP, help="labels among which the reference's best one has to be")
         add("--max-calls", type=int, help="calls that the whole job makes at most, repeated ones counted")
         add("--max-cost", type=float, metavar="USD", help="what the whole job spends at most")
         add("--calls-per-second", type=float, help="of all workers together")

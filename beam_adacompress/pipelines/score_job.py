@@ -110,7 +110,6 @@ class ScoringOptions(PipelineOptions):
             help="share of the sample that each quality and table family keeps, however rarely it was chosen",
         )
         add("--salt", default=Scoring.salt, help="another salt samples other images")
-        add("--top", type=int, default=Scoring.top, help="labels among which the reference's best one has to be")
         add(
             "--errors",
             default=Scoring.errors,

@@ -168,7 +168,7 @@ def job_of(values: dict[str, Any]) -> FitJob:
 def _check_search_options(values: dict[str, Any]) -> None:
     """Raises ValueError for an option of a search where none was asked for."""
     defaults: dict[str, Any] = {"backend": None, "search_images": Search.images, "rounds": Search.rounds}
-    defaults |= {"search_agreement": Search.agreement, **dataclasses.asdict(Asking())}
+    defaults |= {"search_agreement": Search.agreement, "top": Search.top, **dataclasses.asdict(Asking())}
     if given := [name for name, default in defaults.items() if values[name] != default]:
         raise ValueError(f"{given[0]} is about searching: give method search too")
 
@@ -179,6 +179,7 @@ def _search_of(values: dict[str, Any]) -> Search:
     return Search(
         backend=only(values["backend"], "adacompress tables fit"),
         agreement=values["search_agreement"],
+        top=values["top"],
         images=values["search_images"],
         rounds=values["rounds"],
         asking=asking_of(values),
