@@ -65,11 +65,9 @@ def test_an_image_under_several_configurations():
     assert found.calls == 3
     sizes = [len(jpeg.encode(picture(), each.tables, jpeg.Settings())) for each in ACTIONS]
     assert [outcome.size for outcome in found.outcomes.values()] == pytest.approx(sizes, rel=0.02)
-    assert [(image.key, image.quality) for batch in backend.asked for image in batch] == [
-        ("a", None),
-        ("a", 10),
-        ("a", 50),
-    ]
+    asked = [(image.key, image.quality) for batch in backend.asked for image in batch]
+    assert asked[0] == ("a", None), "nothing is asked before it is known that there is something to agree with"
+    assert sorted(asked[1:]) == [("a", 10), ("a", 50)]
 
 
 def test_a_failure_of_one_configuration_leaves_the_others():
