@@ -32,6 +32,7 @@ TEST = [
     "pandas>=2",
     "psutil>=5.9",
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
 ]
 
