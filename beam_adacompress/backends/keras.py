@@ -71,13 +71,13 @@ class Keras(Network):
         self._keras: Any = keras
         self.prepare(layout, classes, names, version)
 
-    def scores(self, pictures: Sequence[Pixels]) -> Scores:
-        batch: Any = np.stack(pictures).astype(np.float32)
+    def scores(self, seen: Sequence[Pixels]) -> Scores:
+        batch: Any = np.stack(seen).astype(np.float32)
         if self._channels_first:
             batch = batch.transpose(0, 3, 1, 2)
         (answer,) = self._keras.tree.flatten(self._model(self._normalise(batch), training=False))
         scores: Scores = self._keras.ops.convert_to_numpy(answer).astype(np.float32)
-        return scores.reshape(len(pictures), -1)
+        return scores.reshape(len(seen), -1)
 
 
 def through_file(data: bytes, path: str, load: Callable[[str], Any]) -> Any:

@@ -70,8 +70,8 @@ class LiteRT(Network):
             hashlib.sha256(model).hexdigest() + self.channels,
         )
 
-    def scores(self, pictures: Sequence[Pixels]) -> Scores:
-        return np.stack([self._scores(picture) for picture in pictures])
+    def scores(self, seen: Sequence[Pixels]) -> Scores:
+        return np.stack([self._scores(picture) for picture in seen])
 
     def _scores(self, picture: Pixels) -> Scores:
         if self.channels == "bgr":

@@ -18,32 +18,113 @@ from beam_adacompress.errors import AdaCompressError, ImageError
 
 
 @dataclasses.dataclass
-class Network(Backend):
-    """A network that classifies images in the worker: pixels in, one score for each class out.
+class Classifier(Backend):
+    """A network in the worker that gives a score for each class, whatever it looks at.
+
+    A network whose scores for its probes are within 0..1 answers probabilities, and its scores are taken as they are.
+    Any other answers logits, and so does one image's answer that leaves 0..1: softmax.
 
     Args:
       path: of the model file.
       labels: path of a file that names the classes, one a line; None for what the model says, else their numbers.
       top: how many labels make an answer.
-      mean, std: the network takes (byte - mean) / std; both or neither. None for what the model says.
-      crop: the part of the shorter side that is looked at, in the centre, (0, 1]; 0.875 as Google's models do.
-      resize: `crop` keeps the aspect ratio; `squash` fits the whole image into the input, and `crop` does not apply.
-
-    Scores: a network whose scores for black, white and noise are within 0..1 answers probabilities, and its scores
-    are taken as they are. Any other answers logits, and so does one image's answer that leaves 0..1: softmax.
-
-    Raises:
-      ValueError: a value is out of its range.
     """
 
     takes_path: ClassVar[bool] = True
-    concurrent: ClassVar[bool] = False  # one interpreter, one input buffer
+    concurrent: ClassVar[bool] = False  # one interpreter, its input buffers
     name: ClassVar[str]
     max_batch: ClassVar[int]
 
     path: str
     labels: Optional[str] = None
     top: int = 10
+
+    @property
+    def terms(self) -> Terms:
+        return self._terms
+
+    @property
+    def terms_need_open(self) -> bool:
+        return True
+
+    @abc.abstractmethod
+    def look(self, data: bytes) -> Any:
+        """What the network is given of an image file.
+
+        Raises:
+          ImageError: it cannot be read.
+        """
+
+    @abc.abstractmethod
+    def scores(self, seen: Sequence[Any]) -> Scores:
+        """What the network says of what `look` gave: images x classes, dequantised, as probabilities or logits."""
+
+    def conclude(
+        self,
+        classes: int,
+        names: Optional[Sequence[str]],
+        settings: Sequence[Any],
+        probes: Sequence[Any],
+        max_pixels: Optional[int] = None,
+    ) -> None:
+        """The end of `open`, once `scores` works.
+
+        Args:
+          classes: how many scores there are.
+          names: of the classes; None for their numbers.
+          settings: all that answers depend on, JSON-able.
+          probes: as `look` gives them.
+          max_pixels: of an image.
+
+        Raises:
+          AdaCompressError: there is not one name for each class.
+        """
+        if names is not None and len(names) != classes:
+            where = self.labels or "the label file in the model"
+            raise AdaCompressError(f"{where} names {len(names)} classes, but {self.path} tells {classes} apart")
+        self._names = numbered(classes) if names is None else names
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        self._terms = Terms(self.name, digest, max_batch=self.max_batch, max_pixels=max_pixels, is_local=True)
+        self._logits = not preprocess.are_probabilities(self.scores(probes))
+
+    def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:
+        seen: list[Any] = []
+        failures: list[Optional[BackendError]] = []
+        for image in images:
+            try:
+                seen.append(self.look(image.data))
+                failures.append(None)
+            except ImageError as error:
+                failures.append(BackendError(contract.BAD_IMAGE, error.message))
+        answers = iter([self._answer(scores) for scores in self.scores(seen)] if seen else [])
+        return [failure or next(answers) for failure in failures]
+
+    def _answer(self, scores: Scores) -> Answer:
+        if not np.isfinite(scores).all():
+            return BackendError(contract.BAD_ANSWER, f"{self.path}: a score is not a finite number", retryable=False)
+        logits = self._logits or not preprocess.are_probabilities(scores)
+        return preprocess.ranked(scores, self._names, self.top, logits)
+
+
+def numbered(classes: int) -> list[str]:
+    """Names of classes that have none."""
+    return [str(number) for number in range(classes)]
+
+
+@dataclasses.dataclass
+class Network(Classifier):
+    """A network that classifies images in the worker: pixels in, one score for each class out.
+
+    Args:
+      path, labels, top: as for Classifier.
+      mean, std: the network takes (byte - mean) / std; both or neither. None for what the model says.
+      crop: the part of the shorter side that is looked at, in the centre, (0, 1]; 0.875 as Google's models do.
+      resize: `crop` keeps the aspect ratio; `squash` fits the whole image into the input, and `crop` does not apply.
+
+    Raises:
+      ValueError: a value is out of its range.
+    """
+
     mean: Optional[float] = None
     std: Optional[float] = None
     crop: float = 0.875
@@ -59,25 +140,6 @@ class Network(Backend):
         if self.top < 1:
             raise ValueError(f"top={self.top} is less than 1")
 
-    @property
-    def terms(self) -> Terms:
-        return self._terms
-
-    @property
-    def terms_need_open(self) -> bool:
-        return True
-
-    @abc.abstractmethod
-    def scores(self, pictures: Sequence[Pixels]) -> Scores:
-        """What the network says.
-
-        Args:
-          pictures: of the input's size.
-
-        Returns:
-          Pictures x classes, dequantised, as probabilities or logits.
-        """
-
     def prepare(self, layout: Layout, classes: int, names: Optional[Sequence[str]], version: str) -> None:
         """The end of `open`, once `scores` works.
 
@@ -90,36 +152,15 @@ class Network(Backend):
         Raises:
           AdaCompressError: there is not one name for each class.
         """
-        if names is not None and len(names) != classes:
-            where = self.labels or "the label file in the model"
-            raise AdaCompressError(f"{where} names {len(names)} classes, but {self.path} tells {classes} apart")
-        self._names = [str(number) for number in range(classes)] if names is None else names
         self._layout = layout
-        settings = [preprocess.RULES, version, self.top, self.mean, self.std, self.crop, self.resize, names]
-        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-        self._terms = Terms(self.name, digest, max_batch=self.max_batch, is_local=True)
+        settings = [preprocess.RULES, version, self.top, self.mean, self.std, self.crop, self.resize]
         shape = (layout.height, layout.width, layout.channels)
         noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        probes = self.scores([np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise])
-        self._logits = not preprocess.are_probabilities(probes)
+        probes = [np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8), noise]
+        self.conclude(classes, names, [*settings, names], probes)
 
-    def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:
-        pictures: list[Pixels] = []
-        failures: list[Optional[BackendError]] = []
-        for image in images:
-            try:
-                pictures.append(preprocess.pixels(image.data, self._layout, self.crop, self.resize))
-                failures.append(None)
-            except ImageError as error:
-                failures.append(BackendError(contract.BAD_IMAGE, error.message))
-        answers = iter([self._answer(scores) for scores in self.scores(pictures)] if pictures else [])
-        return [failure or next(answers) for failure in failures]
-
-    def _answer(self, scores: Scores) -> Answer:
-        if not np.isfinite(scores).all():
-            return BackendError(contract.BAD_ANSWER, f"{self.path}: a score is not a finite number", retryable=False)
-        logits = self._logits or not preprocess.are_probabilities(scores)
-        return preprocess.ranked(scores, self._names, self.top, logits)
+    def look(self, data: bytes) -> Pixels:
+        return preprocess.pixels(data, self._layout, self.crop, self.resize)
 
 
 def one(found: Sequence[Any], what: str, path: str) -> Any:
