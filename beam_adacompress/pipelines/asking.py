@@ -13,6 +13,7 @@ from beam_adacompress import backends, reward
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.pipelines.options import UsageError, adder
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.connection import limits_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +31,6 @@ class Asking:
     retries: int = Manners.retries
     concurrency: Optional[int] = None
     cache: Optional[str] = None
-
-    def limits(self) -> list[str]:
-        """The names of the limits that are given."""
-        return [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(self, name) is not None]
 
     def manners(self) -> Manners:
         return Manners(self.timeout, self.retries, self.concurrency)
@@ -99,7 +96,7 @@ def check_limits(asking: Asking, cache: str, options: PipelineOptions) -> None:
     Raises:
       UsageError: the job is a template, whose runs would share one budget, or its workers do not share the cache.
     """
-    limits = asking.limits()
+    limits = limits_of(asking)
     if not limits:
         return
     option = "--" + limits[0].replace("_", "-")

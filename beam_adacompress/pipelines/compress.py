@@ -47,6 +47,7 @@ from beam_adacompress.policy import DEFAULT_QUALITY
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
+from beam_adacompress.transforms.connection import limits_of
 from beam_adacompress.transforms.runs import RunFolder, SkipFinished
 from beam_adacompress.transforms.sources import (
     MAX_BYTES,
@@ -116,7 +117,7 @@ class CompressJob:
         folder = RunFolder(self.output)
         if self.verify and is_below(self.cache, [*folder.folders(), folder.work]):
             raise ValueError(f"the cache {self.cache} is where runs delete files: choose another --cache")
-        if self.score_with is not None and self.verify and (limits := self.scoring.limits()):
+        if self.score_with is not None and self.verify and (limits := limits_of(self.scoring)):
             raise ValueError(
                 f"{limits[0]} is for one backend: verify first, and run adacompress score with a limit of its own"
             )

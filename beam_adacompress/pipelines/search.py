@@ -38,7 +38,7 @@ from beam_adacompress.jpeg.search import (
     proposals,
     require_optuna,
 )
-from beam_adacompress.jpeg.tables import ANNEXK, SUFFIX, Family, family
+from beam_adacompress.jpeg.tables import ANNEXK, SUFFIX, Family, family, quantisation
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.search_job import (
     A_ROUND,
@@ -84,11 +84,11 @@ class _Judged(NamedTuple):
     parameters: Parameters
     tables: Family
     value: float  # fidelity that it gains over the standard tables at the same bytes
-    images: int  # that say so
+    on_all: bool  # whether all images say so, or the first third alone
 
     @property
     def rank(self) -> tuple[bool, float]:
-        return self.images > 0, self.value
+        return self.on_all, self.value
 
 
 class _Seen(NamedTuple):
@@ -125,7 +125,7 @@ class _Searching:
         mine_already = self._folder.earlier_options() == identity  # then overwriting is about the family alone
         self._folder.prepare(identity, versions(), self._job.overwrite and not mine_already)
         self._ledger = self._ledger_of()
-        standard = self._step("standard", [family(ANNEXK).at(quality) for quality in QUALITIES], mine)
+        standard = self._step("standard", [quantisation(ANNEXK, quality) for quality in QUALITIES], mine)
         if len(standard.keys) < FEWEST // 2:
             raise AdaCompressError(
                 f"{self._wanted.backend} has answers for {len(standard.keys)} of {len(mine)} images in "
@@ -135,7 +135,11 @@ class _Searching:
         self._columns = {key: index for index, key in enumerate(standard.keys)}
         self._files = [file for file in mine if file.key in self._columns]
         self._pixels = [jpeg.open_image(files.read(file.path)).pixels() for file in self._files[:LEVELLING]]
-        self._at = self._operating_point(standard)
+        at = self._operating_point(standard)
+        self._quality = QUALITIES[at]
+        self._nearby = QUALITIES[at - NEARBY : at + NEARBY + 1]
+        operating = quantisation(ANNEXK, self._quality)
+        self._bytes = mean_bytes(operating, self._pixels, self._job.settings, self._threads)
         judged: list[_Judged] = []
         for number in range(self._wanted.rounds):
             judged += self._round(number, judged)
@@ -165,8 +169,7 @@ class _Searching:
 
     def _round(self, number: int, judged: Sequence[_Judged]) -> list[_Judged]:
         """Proposals on a third of the images, and the better of them on the others too."""
-        quality = QUALITIES[self._at]
-        wanted = mean_bytes(family(ANNEXK).at(quality), self._pixels, self._job.settings, self._threads)
+        quality, wanted = self._quality, self._bytes
         shapes = proposals([Told(each.parameters, each.value) for each in judged], A_ROUND, self._job.seed)
         made = [
             levelled(shape, self._job.name, quality, wanted, self._pixels, self._job.settings, self._threads)
@@ -176,25 +179,24 @@ class _Searching:
         name = f"round-{number:03d}"
         first = self._step(name, [tables.at(quality) for tables in made], self._files[:third])
         new = [
-            _Judged(shape, tables, self._value([first], [[index]]), 0)
+            _Judged(shape, tables, self._value([first], [[index]]), False)
             for index, (shape, tables) in enumerate(zip(shapes, made))
         ]
         better = sorted(range(len(new)), key=lambda index: new[index].value)[-ADVANCE:]
         more = self._step(f"{name}-all", [made[index].at(quality) for index in better], self._files[third:])
         for column, index in enumerate(better):
             value = self._value([first, more], [[index], [column]])
-            new[index] = new[index]._replace(value=value, images=len(self._files))
+            new[index] = new[index]._replace(value=value, on_all=True)
         return new
 
     def _final(self, finalists: Sequence[_Judged]) -> _Judged:
         """The finalist that gains most over several sizes."""
-        nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
         seen = self._step(
             f"final-{self._wanted.rounds}",
-            [each.tables.at(quality) for each in finalists for quality in nearby],
+            [each.tables.at(quality) for each in finalists for quality in self._nearby],
             self._files,
         )
-        width = len(nearby)
+        width = len(self._nearby)
         values = [
             self._value([seen], [list(range(index * width, (index + 1) * width))]) for index in range(len(finalists))
         ]
@@ -214,14 +216,13 @@ class _Searching:
 
     def _worth(self, chosen: _Judged, others: Sequence[ImageFile]) -> Family:
         """The family, with what it comes to on images that the search did not see."""
-        nearby = [QUALITIES[index] for index in range(self._at - NEARBY, self._at + NEARBY + 1)]
-        tables = [each.at(quality) for each in (chosen.tables, family(ANNEXK)) for quality in nearby]
+        tables = [each.at(quality) for each in (chosen.tables, family(ANNEXK)) for quality in self._nearby]
         seen = self._step(f"worth-{self._wanted.rounds}", tables, others)
         if not seen.keys:
             raise AdaCompressError(
                 f"{self._wanted.backend} has no answers for the images that are to show what the tables are worth"
             )
-        own, standard = slice(0, len(nearby)), slice(len(nearby), None)
+        own, standard = slice(0, len(self._nearby)), slice(len(self._nearby), None)
         target = min(self._wanted.agreement, float(seen.agreement[:, standard].mean(axis=0).max()))
         ratio = ratio_of_bytes(
             (seen.sizes[:, own], seen.sizes[:, standard]),
@@ -233,7 +234,7 @@ class _Searching:
         worth = {"images": len(seen.keys), "agreement": target, "bytes_ratio": finite}
         origin = {
             "method": "search, after arXiv 2003.02874",
-            "backend": self._wanted.backend.partition(":")[0].partition("?")[0],
+            "backend": self._wanted.name,
             "backend_version": self._backend_version,
             "agreement": self._wanted.agreement,
             "top": self._wanted.top,

@@ -46,10 +46,9 @@ class Search:
     asking: Asking = dataclasses.field(default_factory=Asking)
 
     def __post_init__(self) -> None:
-        name = self.backend.partition(":")[0].partition("?")[0]
-        if name in ("replay", "record"):
+        if self.name in ("replay", "record"):
             raise ValueError(
-                f"{name} knows images by their JPEG quality, and searched tables have none: ask the backend"
+                f"{self.name} knows images by their JPEG quality, and searched tables have none: ask the backend"
             )
         asked = backend_of(self.backend)
         Connection(
@@ -77,6 +76,11 @@ class Search:
                 f"{self.rounds} rounds over {self.images} images take up to {self.calls} calls, and max_calls and "
                 f"max_cost allow {affordable}: allow more, or give fewer rounds or search_images"
             )
+
+    @property
+    def name(self) -> str:
+        """Of the backend, without its path and parameters."""
+        return self.backend.partition(":")[0].partition("?")[0]
 
     @property
     def calls(self) -> int:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -35,7 +34,6 @@ def try_images(
     scratch: str,
     options: PipelineOptions,
     flags: Sequence[str],
-    watching: Optional[AbstractContextManager[Any]] = None,
 ) -> TrialLists:
     """Runs the job and waits for it.
 
@@ -44,7 +42,6 @@ def try_images(
       transform: what to try.
       scratch: a folder of this job alone; deleted before and after.
       options, flags: of the Beam job.
-      watching: entered while it runs.
 
     Raises:
       AdaCompressError: the job failed, or was only written as a template.
@@ -66,7 +63,7 @@ def try_images(
             | f"{stage}Failures" >> beam.Map(lambda row: ImageFailure(row.key, row.stage, row.reason, row.error))
             | f"Keep{stage}Failures" >> KeepRows(files.join(scratch, "failures"))
         )
-    if not local.run_to_end(pipeline, options, watching or contextlib.nullcontext()):
+    if not local.run_to_end(pipeline, options, contextlib.nullcontext()):
         raise AdaCompressError("this command goes by what its jobs come to, so it cannot be made a template")
     failures = sorted({ImageFailure(*values) for values in kept_rows(files.join(scratch, "failures"))})
     found = TrialLists(read_trials(files.join(scratch, "trials")), failures)

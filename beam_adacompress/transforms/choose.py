@@ -16,7 +16,7 @@ from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
 from beam_adacompress.records import Choice, ChosenImage
 from beam_adacompress.transforms import rows
-from beam_adacompress.transforms.connection import Connection
+from beam_adacompress.transforms.connection import Connection, limits_of
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure_shape
 from beam_adacompress.transforms.verify import VerifyChoice
@@ -72,7 +72,7 @@ class ChooseQuality(SeveralOutputs):
             raise ValueError(f"top must be at least 1, got {self.top}")
         if self.verify_margin < 0:
             raise ValueError(f"verify_margin must be at least 0, got {self.verify_margin}")
-        limits = [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(self, name) is not None]
+        limits = limits_of(self)
         connections = self._connections()
         if self.verify_margin and not connections:
             raise ValueError("verify_margin is about verifying: give verify=BACKEND too")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import uuid
-from typing import Optional
+from typing import Any, Optional
 
 from apache_beam.utils.shared import Shared
 
@@ -16,6 +16,11 @@ from beam_adacompress.transforms import files
 from beam_adacompress.transforms.ledger import Ledger
 from beam_adacompress.transforms.ledger import check as check_ledger
 from beam_adacompress.transforms.replies import ReplyCache
+
+
+def limits_of(owner: Any) -> list[str]:
+    """The names of the limits that an object with these fields is given."""
+    return [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(owner, name) is not None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Connection:
             raise ValueError(f"max_cost must be at least 0 USD, got {self.max_cost}")
         if self.calls_per_second is not None and not 0 < self.calls_per_second < math.inf:
             raise ValueError(f"calls_per_second must be above 0, got {self.calls_per_second}")
-        limits = [name for name in ("max_calls", "max_cost", "calls_per_second") if getattr(self, name) is not None]
+        limits = limits_of(self)
         if limits and self.cache is None:
             raise ValueError(f"{limits[0]} is kept in files that all workers share: give cache=FOLDER too")
         if limits:

@@ -9,7 +9,6 @@ side; each leaves with the timestamp and in the window that it came in.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import reward
 from beam_adacompress.backends import Backend, BackendError, Query, contract
@@ -31,6 +29,7 @@ from beam_adacompress.transforms import rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs, failure_row, failure_shape
+from beam_adacompress.transforms.side_by_side import SideBySide
 
 USAGE = "usage"
 
@@ -38,8 +37,6 @@ _STAGE = "ScoreWithBackend"
 _NEEDED = {"key": str, "data": bytes, "choice": Choice, "compressed": bytes}
 _ADDED: rows.Fields = {name: kind for name, kind in Score.__annotations__.items() if name not in ("key", "choice")}
 _OURS = [name for name in (*CompressedImage._fields, "features", "sampling_probability") if name != "key"]
-
-_BYTES_UNDER_WAY = 64 * 1024 * 1024
 
 
 class ScoresAndFailures(NamedTuple):
@@ -133,18 +130,7 @@ class ScoreWithBackend(SeveralOutputs):
         return ScoresAndFailures(outputs.scores, outputs.failures, outputs.usage)
 
 
-class _UnderWay(NamedTuple):
-    row: Any
-    pair: Future[PairAnswered]
-    timestamp: Any
-    window: Any
-
-    @property
-    def size(self) -> int:
-        return len(self.row.data) + len(self.row.compressed)
-
-
-class _Score(beam.DoFn):
+class _Score(SideBySide):
     def __init__(
         self,
         connection: Connection,
@@ -166,10 +152,6 @@ class _Score(beam.DoFn):
     def setup(self) -> None:
         self._client = self._connection.client()
 
-    def start_bundle(self) -> None:
-        self._under_way: collections.deque[_UnderWay] = collections.deque()
-        self._bytes = 0
-
     def process(
         self,
         row: Any,
@@ -180,19 +162,8 @@ class _Score(beam.DoFn):
         if not self._sampler.samples(row.key, row.choice):
             return
         self._calls.sampled()
-        started = _UnderWay(row, self._ask(row), timestamp, window)
-        self._under_way.append(started)
-        self._bytes += started.size
-        while self._under_way and (
-            self._under_way[0].pair.done()
-            or len(self._under_way) > self._client.in_flight
-            or self._bytes > _BYTES_UNDER_WAY
-        ):
-            yield from self._finish_first()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        while self._under_way:
-            yield from self._finish_first()
+        size = len(row.data) + len(row.compressed)
+        yield from self.wait_for(row, self._ask(row), size, timestamp, window, self._client.in_flight)
 
     def _ask(self, row: Any) -> Future[PairAnswered]:
         error = self._client.terms.too_many_pixels(getattr(row, "width", 0), getattr(row, "height", 0))
@@ -203,20 +174,12 @@ class _Score(beam.DoFn):
         quality = None if row.compressed == row.data else row.choice.quality
         return ask_pair(self._client, Query(row.data, row.key, None), Query(row.compressed, row.key, quality))
 
-    def _finish_first(self) -> Iterator[Any]:
-        first = self._under_way.popleft()
-        self._bytes -= first.size
-        pair = first.pair.result()
+    def outputs(self, row: Any, result: PairAnswered) -> Iterator[tuple[Optional[str], Any]]:
         self._calls.throttled(self._client.take_throttled())
-        for tag, output in self._outputs(first.row, pair):
-            value = WindowedValue(output, first.timestamp, (first.window,))
-            yield value if tag is None else beam.pvalue.TaggedOutput(tag, value)
-
-    def _outputs(self, row: Any, pair: PairAnswered) -> Iterator[tuple[Optional[str], Any]]:
-        usage = self._usage(row.key, pair)
+        usage = self._usage(row.key, result)
         self._calls.used(usage)
         yield USAGE, usage
-        reference, compressed = pair
+        reference, compressed = result
         last = compressed or reference
         if isinstance(last.answer, BackendError):
             if last.answer.reason == contract.CREDENTIALS:

@@ -160,6 +160,7 @@ class _Try(beam.DoFn):
         }
         tried = try_configurations(Query(row.data, row.key), pixels, wanted, self._clients, self._settings)
         largest = len(jpeg.encode(pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
+        seen = features(opened, pixels).tolist()
         for name, client in self._clients.items():
             new = tried.get(name, Tried({}, 0, 0.0))
             if isinstance(new, BackendError):
@@ -182,7 +183,7 @@ class _Try(beam.DoFn):
                 height=opened.height,
                 bytes_in=len(row.data),
                 bytes_75=largest,
-                features=features(opened, pixels).tolist(),
+                features=seen,
                 sizes=[outcome.size for outcome in in_order],
                 ranks=[outcome.rank for outcome in in_order],
                 fidelity=[outcome.fidelity for outcome in in_order],

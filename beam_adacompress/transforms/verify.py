@@ -9,15 +9,13 @@ Images wait for their answers side by side; each leaves with the timestamp and i
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
-from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import BackendError, Labels, Query, contract
@@ -32,21 +30,14 @@ from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, failure_row
+from beam_adacompress.transforms.side_by_side import SideBySide
 
 STAGE = "ChooseQuality"
 _AT_ONCE = 16  # images, where a backend is remote
-_BYTES_UNDER_WAY = 64 * 1024 * 1024  # of image files
 _PIXEL_BYTES = 256 * 1024 * 1024  # of pixels, in each worker process
 
 
-class _UnderWay(NamedTuple):
-    row: Any
-    verified: Future[_Verified]
-    timestamp: Any
-    window: Any
-
-
-class VerifyChoice(beam.DoFn):
+class VerifyChoice(SideBySide):
     """Replaces a choice by the cheapest one of its table family at which all backends agree.
 
     Args:
@@ -89,10 +80,6 @@ class VerifyChoice(beam.DoFn):
         self._threads = ThreadPoolExecutor(self._at_once)
         self._room = _Room(_PIXEL_BYTES)
 
-    def start_bundle(self) -> None:
-        self._under_way: collections.deque[_UnderWay] = collections.deque()
-        self._bytes = 0
-
     def process(
         self,
         row: Any,
@@ -100,39 +87,27 @@ class VerifyChoice(beam.DoFn):
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        self._under_way.append(_UnderWay(row, self._threads.submit(self._verify, row), timestamp, window))
-        self._bytes += len(row.data)
-        while self._under_way and (
-            self._under_way[0].verified.done()
-            or len(self._under_way) > 2 * self._at_once
-            or self._bytes > _BYTES_UNDER_WAY
-        ):
-            yield self._finish_first()
-
-    def finish_bundle(self) -> Iterator[Any]:
-        while self._under_way:
-            yield self._finish_first()
+        verified = self._threads.submit(self._verify, row)
+        yield from self.wait_for(row, verified, len(row.data), timestamp, window, 2 * self._at_once)
 
     def teardown(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _finish_first(self) -> Any:
-        first = self._under_way.popleft()
-        self._bytes -= len(first.row.data)
-        choice, answered = first.verified.result()
+    def outputs(self, row: Any, result: _Verified) -> Iterator[tuple[Optional[str], Any]]:
+        choice, answered = result
         for client, each in answered:
             cost = each.calls * client.terms.price
-            self._calls.used(Usage(first.row.key, each.calls, each.retries, each.from_cache, each.throttled, cost))
+            self._calls.used(Usage(row.key, each.calls, each.retries, each.from_cache, each.throttled, cost))
             self._calls.throttled(client.take_throttled())
         if isinstance(choice, Choice):
             self._metrics.chose(choice.quality)
-            self._metrics.gave(len(first.row.data))
-            return WindowedValue(self._chosen.make(first.row, choice=choice), first.timestamp, (first.window,))
+            self._metrics.gave(len(row.data))
+            yield None, self._chosen.make(row, choice=choice)
+            return
         if choice.reason == contract.CREDENTIALS:
             raise AdaCompressError(choice.message) from choice  # no image will be verified before that is mended
         self._metrics.failed()
-        failed = failure_row(self._failed, first.row, STAGE, choice)
-        return beam.pvalue.TaggedOutput(FAILURES, WindowedValue(failed, first.timestamp, (first.window,)))
+        yield FAILURES, failure_row(self._failed, row, STAGE, choice)
 
     def _verify(self, row: Any) -> _Verified:
         """In a thread of its own, where Beam does not count."""
