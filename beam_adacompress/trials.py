@@ -15,6 +15,7 @@ from beam_adacompress import jpeg, reward
 from beam_adacompress.artefacts import Format
 from beam_adacompress.backends import BackendError, Labels, Query, contract
 from beam_adacompress.backends.client import Asked, Client
+from beam_adacompress.backends.manners import Answered
 from beam_adacompress.jpeg.tables import Quantisation
 from beam_adacompress.records import NO_REFERENCE
 
@@ -86,7 +87,6 @@ class Tried(NamedTuple):
 
     outcomes: dict[Configuration, Outcome]
     calls: int
-    throttled: float  # seconds that calls waited for their turn
 
 
 def rank(reference: Labels, compressed: Labels) -> int:
@@ -118,23 +118,35 @@ def try_configurations(
     references = {
         name: clients[name].terms.too_many_pixels(*pixels.size) or clients[name].ask(image) for name in wanted
     }
-    asked: dict[str, dict[Configuration, _Question]] = {name: {} for name in wanted}
+    found: dict[str, Union[Tried, BackendError]] = {}
+    labels: dict[str, Labels] = {}
+    calls: dict[str, int] = {}
+    for name, reference in references.items():
+        answered = Answered(reference) if isinstance(reference, BackendError) else reference.result()
+        if isinstance(answered.answer, BackendError):
+            found[name] = answered.answer
+        elif not answered.answer:
+            found[name] = BackendError(
+                NO_REFERENCE, f"{name} sees nothing in the original: there is nothing to agree with"
+            )
+        else:
+            labels[name], calls[name] = answered.answer, answered.calls
+    asked: dict[str, dict[Configuration, _Question]] = {name: {} for name in labels}
     under_way: collections.deque[_Question] = collections.deque()
     size = 0
-    for configuration in dict.fromkeys(each for several in wanted.values() for each in several):
+    for configuration in dict.fromkeys(each for name in labels for each in wanted[name]):
         encoded = jpeg.encode(pixels, configuration.tables, settings)
-        for name, several in wanted.items():
-            if configuration not in several or _obstacle(references[name], name) is not None:
-                continue
-            question = _Question(len(encoded), clients[name].ask(Query(encoded, image.key, configuration.quality)))
-            asked[name][configuration] = question
-            under_way.append(question)
-            size += question.size
+        for name in labels:
+            if configuration in wanted[name]:
+                question = _Question(len(encoded), clients[name].ask(Query(encoded, image.key, configuration.quality)))
+                asked[name][configuration] = question
+                under_way.append(question)
+                size += question.size
         while size > _BYTES_UNDER_WAY:
             first = under_way.popleft()
             first.asked.result()
             size -= first.size
-    return {name: _obstacle(references[name], name) or _tried(references[name], asked[name]) for name in wanted}
+    return {**found, **{name: _tried(labels[name], calls[name], asked[name]) for name in labels}}
 
 
 class _Question(NamedTuple):
@@ -142,32 +154,16 @@ class _Question(NamedTuple):
     asked: Asked
 
 
-def _obstacle(reference: Union[Asked, BackendError], backend: str) -> Optional[BackendError]:
-    answer = reference if isinstance(reference, BackendError) else reference.result().answer
-    if isinstance(answer, BackendError):
-        return answer
-    if not answer:
-        return BackendError(NO_REFERENCE, f"{backend} sees nothing in the original: there is nothing to agree with")
-    return None
-
-
-def _tried(
-    reference: Union[Asked, BackendError], asked: Mapping[Configuration, _Question]
-) -> Union[Tried, BackendError]:
-    assert not isinstance(reference, BackendError)
-    first = reference.result()
-    assert not isinstance(first.answer, BackendError)
+def _tried(reference: Labels, calls: int, asked: Mapping[Configuration, _Question]) -> Union[Tried, BackendError]:
     outcomes = {}
-    calls, throttled = first.calls, first.throttled
     for configuration, question in asked.items():
         answered = question.asked.result()
         calls += answered.calls
-        throttled += answered.throttled
         if isinstance(answered.answer, BackendError):
             if answered.answer.reason in contract.FINAL:
                 return answered.answer
             outcomes[configuration] = Outcome(question.size, NO_ANSWER, 0.0)
         else:
-            likeness = reward.fidelity(first.answer, answered.answer)
-            outcomes[configuration] = Outcome(question.size, rank(first.answer, answered.answer), likeness)
-    return Tried(outcomes, calls, throttled)
+            likeness = reward.fidelity(reference, answered.answer)
+            outcomes[configuration] = Outcome(question.size, rank(reference, answered.answer), likeness)
+    return Tried(outcomes, calls)

@@ -162,7 +162,7 @@ class _Try(beam.DoFn):
         largest = len(jpeg.encode(pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
         seen = features(opened, pixels).tolist()
         for name, client in self._clients.items():
-            new = tried.get(name, Tried({}, 0, 0.0))
+            new = tried.get(name, Tried({}, 0))
             if isinstance(new, BackendError):
                 if new.reason == contract.CREDENTIALS:
                     raise AdaCompressError(new.message)
@@ -172,7 +172,7 @@ class _Try(beam.DoFn):
             outcomes = {**known[name], **{self._digests[each]: each_of for each, each_of in new.outcomes.items()}}
             if name in self._known and new.outcomes:
                 self._known[name].put(digest, outcomes)
-            self._calls.throttled(new.throttled)
+            self._calls.throttled(client.take_throttled())
             in_order = [outcomes[identity] for identity in self._digests.values()]
             yield Trial(
                 key=row.key,
