@@ -97,7 +97,7 @@ def world(images, seed, actions_taken=None):
         rows = np.arange(images)
         propensity = np.asarray(actions_taken)[action]
     return (
-        Logged(features[rows], action, propensity, agreement[rows, action], size[rows, action]),
+        Logged(features[rows], action, propensity, agreement[rows, action], size[rows, action], np.ones(len(rows))),
         features,
         chance,
         size,

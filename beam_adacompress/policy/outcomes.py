@@ -40,6 +40,7 @@ class Logged(NamedTuple):
     propensity: Floats  # with which the action was taken, `(rows,)`
     agreement: Floats  # 0 or 1, `(rows,)`
     size: Floats  # bytes, `(rows,)`
+    bytes_75: Floats  # at AdaCompress's reference, `(rows,)`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Outcomes:
             propensity=np.ones(images * actions),
             agreement=self.agreement.ravel(),
             size=self.sizes.ravel(),
+            bytes_75=np.repeat(self.bytes_75, actions),
         )
 
 
