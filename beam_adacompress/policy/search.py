@@ -1,0 +1,103 @@
+"""Verified choice over all families: which action to ask a backend about next, by what it said of other images.
+
+The images that a policy was trained on, each with the backend's answer to every action, are remembered. They stand for
+what an image can be like: every one of them counts as much as it agrees with what the backend said of this image so
+far, and together they say how likely each other action is to agree. The action with the largest expected saving,
+
+    P(agrees | answers so far) * (bytes of the cheapest one that agreed - its bytes),
+
+is asked about, until no expected saving is worth a call. An answer that does not match takes all but `NOISE` of the
+weight: backends are not quite consistent. (Expected improvement as in Bayesian optimisation, Jones et al. 1998, with
+an empirical prior over whole rows of answers.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Bytes = NDArray[np.float64]
+
+MOST = 4000  # remembered images
+NOISE = 0.05  # of an answer
+WORTH = 0.06  # of the bytes so far: expected savings below are not worth a call
+
+
+class Found(NamedTuple):
+    """What a search came to."""
+
+    action: Optional[int]  # the cheapest action that really agrees; None where none was found
+    asked: int  # actions that were asked about
+
+
+class Recollection:
+    """What backends said of images under every action.
+
+    Args:
+      answers: 0 or 1, `(images, actions)`.
+    """
+
+    def __init__(self, answers: NDArray[np.bool_]) -> None:
+        assert answers.ndim == 2, answers.shape
+        self.answers = answers.astype(np.bool_)
+        self._likely = np.where(self.answers, np.float32(1 - NOISE), np.float32(NOISE))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def chances(self, weights: Array) -> Array:
+        """How likely each action is to agree, `(actions,)`, where each image has a weight, `(images,)`."""
+        found: Array = weights @ self._likely / weights.sum()
+        return found
+
+    def told(self, weights: Array, action: int, agrees: bool) -> Array:
+        """The weights after an answer."""
+        likely = self._likely[:, action]
+        changed: Array = weights * (likely if agrees else 1 - likely)
+        return changed / changed.max()
+
+
+def cheapest(
+    recollection: Recollection,
+    sizes: Bytes,
+    original: float,
+    agrees: Callable[[int], Optional[bool]],
+    most: int,
+    worth: float = WORTH,
+) -> Found:
+    """Searches the cheapest action that agrees.
+
+    Args:
+      recollection: of other images, not empty.
+      sizes: bytes of each action, `(actions,)`, predicted or known.
+      original: bytes of the image as it is.
+      agrees: asks the backend about an action; None where the result would not be smaller than the original, so that
+        there is nothing to ask.
+      most: actions that are asked about at most, as long as one has agreed; before that, all are tried.
+      worth: expected savings below this share of the bytes so far are not worth a call.
+    """
+    assert sizes.shape == recollection.answers.shape[1:], (sizes.shape, recollection.answers.shape)
+    weights = np.ones(len(recollection), np.float32)
+    left = sizes < original
+    best: Optional[int] = None
+    least, asked = original, 0
+    while left.any() and (best is None or asked < most):
+        expected = np.where(left, recollection.chances(weights) * (least - sizes), -math.inf)
+        action = int(np.argmax(expected))
+        if best is not None and expected[action] < worth * least:
+            break
+        left[action] = False
+        answer = agrees(action)
+        if answer is None:
+            continue
+        asked += 1
+        if answer:
+            best, least = action, float(sizes[action])
+            left &= sizes < least
+        weights = recollection.told(weights, action, answer)
+    return Found(best, asked)
