@@ -48,6 +48,7 @@ class Trial(NamedTuple):
     ranks: Sequence[int]  # see Outcome
     fidelity: Sequence[float]
     calls: int  # that it took
+    plain: Sequence[int]  # bytes with standard tables in one plain scan, at the qualities that were asked for
 
     def agreement(self, top: int = reward.TOP) -> list[Optional[bool]]:
         """Whether the reference's label is among the `top` best; None where the backend failed."""
@@ -56,7 +57,7 @@ class Trial(NamedTuple):
 
 FORMAT = Format(
     "trials",
-    version=1,
+    version=2,
     columns=(
         pa.field("key", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
@@ -71,6 +72,7 @@ FORMAT = Format(
         pa.field("ranks", pa.list_(pa.int16()), nullable=False),
         pa.field("fidelity", pa.list_(pa.float32()), nullable=False),
         pa.field("calls", pa.int64(), nullable=False),
+        pa.field("plain", pa.list_(pa.int64()), nullable=False),
     ),
 )
 

@@ -65,7 +65,7 @@ def test_what_is_no_space(families, qualities, message):
 
 
 def trial(key, ranks, backend="x", sizes=(10, 20, 30)):
-    return Trial(key, "0", backend, "1", 8, 8, 100, 50, [1.0, 2.0], list(sizes), list(ranks), [0.5] * len(ranks), 4)
+    return Trial(key, "0", backend, "1", 8, 8, 100, 50, [1.0, 2.0], list(sizes), list(ranks), [0.5] * len(ranks), 4, [])
 
 
 def test_outcomes_of_one_backend():

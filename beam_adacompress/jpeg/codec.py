@@ -10,7 +10,7 @@ from PIL import Image
 
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import ImageError
-from beam_adacompress.jpeg import metadata, source
+from beam_adacompress.jpeg import decoded, metadata, source
 from beam_adacompress.jpeg.tables import ORIGINAL, Quantisation, quantisation
 from beam_adacompress.records import COMPRESSED, KEPT
 
@@ -89,7 +89,8 @@ def compress(
       AdaCompressError: the tables cannot be read.
       ImageError: the image cannot be read: `empty`, `not-an-image`, `truncated`, `corrupt`, `too-many-pixels`.
     """
-    opened = source.open_image(data, settings.max_pixels)
+    known = decoded.take(data)
+    opened = source.open_image(data, settings.max_pixels) if known is None else known.opened
 
     def kept(reason: str) -> Compressed:
         return Compressed(data, KEPT, reason, opened.media_type, False, opened.width, opened.height, None)
@@ -98,9 +99,10 @@ def compress(
     if tables == ORIGINAL:
         obstacle = obstacle or CHOSEN
     if obstacle:
-        opened.verify()
+        if known is None:
+            opened.verify()
         return kept(obstacle)
-    pixels = opened.pixels()
+    pixels = opened.pixels() if known is None else known.pixels
     encoded = encode_file(opened, pixels, quantisation(tables, quality, read), policy_version, settings)
     if not is_worth_it(len(encoded), len(data), settings):
         return kept(SAVING_BELOW_MINIMUM)

@@ -79,10 +79,11 @@ class Compressing(Watched):
 
 
 class Scoring(Watched):
-    """A score run, whose workers append a line for each sampled image, see score_sinks.Tick."""
+    """A run whose workers append a line for each image that a backend was asked about, see score_sinks.Tick."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, total: Optional[int] = None) -> None:
         super().__init__(folder)
+        self.total = total
         self._read: dict[str, int] = {}  # bytes of each file
         self._calls = 0
         self._cost = 0.0

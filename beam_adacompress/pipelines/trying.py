@@ -6,16 +6,22 @@ Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ TryConfigu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import NamedTuple
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.backends import backend as backend_of
 from beam_adacompress.pipelines import local
-from beam_adacompress.records import ImageFailure
+from beam_adacompress.pipelines.progress import Progress, Scoring
+from beam_adacompress.records import ImageFailure, Usage
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.runs import RunFolder
+from beam_adacompress.transforms.score_sinks import Tick
 from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages
 from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
 from beam_adacompress.trials import Trial
@@ -34,6 +40,7 @@ def try_images(
     scratch: str,
     options: PipelineOptions,
     flags: Sequence[str],
+    shows_progress: bool = False,
 ) -> TrialLists:
     """Runs the job and waits for it.
 
@@ -42,12 +49,13 @@ def try_images(
       transform: what to try.
       scratch: a folder of this job alone; deleted before and after.
       options, flags: of the Beam job.
+      shows_progress: whether to say on stderr how far it is, where the job runs on this machine.
 
     Raises:
       AdaCompressError: the job failed, or was only written as a template.
     """
     files.delete([scratch])
-    runner, _ = local.choose_runner(options, flags)
+    runner, is_local = local.choose_runner(options, flags)
     pipeline = beam.Pipeline(runner, options)
     read = (
         pipeline
@@ -63,9 +71,26 @@ def try_images(
             | f"{stage}Failures" >> beam.Map(lambda row: ImageFailure(row.key, row.stage, row.reason, row.error))
             | f"Keep{stage}Failures" >> KeepRows(files.join(scratch, "failures"))
         )
-    if not local.run_to_end(pipeline, options, contextlib.nullcontext()):
+    watching: AbstractContextManager[Any] = contextlib.nullcontext()
+    if shows_progress and is_local and files.is_local(scratch):
+        folder = RunFolder(scratch)
+        _ = tried.trials | "Usage" >> beam.Map(_usage, prices_of(transform)).with_output_types(Usage) | Tick(folder)
+        watching = Progress(Scoring(folder, len(images) * len(transform.backends)), sys.stderr.isatty())
+    if not local.run_to_end(pipeline, options, watching):
         raise AdaCompressError("this command goes by what its jobs come to, so it cannot be made a template")
     failures = sorted({ImageFailure(*values) for values in kept_rows(files.join(scratch, "failures"))})
     found = TrialLists(read_trials(files.join(scratch, "trials")), failures)
     files.delete([scratch])
     return found
+
+
+def prices_of(transform: TryConfigurations) -> dict[str, float]:
+    """USD for a call, by the name of the backend; networks in the worker cost nothing."""
+    uris = [each for each in transform.backends if isinstance(each, str)]
+    made = {uri: backend_of(uri) for uri in uris}
+    return {uri: 0.0 if each.terms_need_open else each.terms.price for uri, each in made.items()}
+
+
+def _usage(trial: Trial, prices: Mapping[str, float]) -> Usage:
+    cost = trial.calls * prices.get(trial.backend, 0.0)
+    return Usage(trial.key, trial.calls, retries=0, cache_hits=0, throttled=0.0, cost=cost)

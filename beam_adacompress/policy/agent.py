@@ -33,6 +33,11 @@ class Agent(abc.ABC):
     kind: ClassVar[str]
     actions: int
 
+    @property
+    @abc.abstractmethod
+    def looks_at(self) -> int:
+        """How many numbers it takes of an image."""
+
     @abc.abstractmethod
     def act(self, features: Array) -> Array:
         """With what probability it takes each action.
@@ -57,7 +62,7 @@ class Agent(abc.ABC):
         """
 
     @abc.abstractmethod
-    def arrays(self) -> dict[str, Array]:
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
         """All that it knows, by name."""
 
     @abc.abstractmethod
@@ -66,7 +71,7 @@ class Agent(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def restored(cls, arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> Agent:
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Agent:
         """The agent that had these `arrays` and `settings`.
 
         Raises:

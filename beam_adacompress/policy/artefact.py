@@ -1,7 +1,8 @@
 """A policy as files: what it is in JSON, its weights as plain arrays; no pickle, no TensorFlow.
 
-POLICY/weights.npz   written first
-POLICY/policy.json   written last; names the weights by their sha256, so a policy is whole or not there
+POLICY/tables/*.json   families of quantisation tables that do not come with this package
+POLICY/weights.npz
+POLICY/policy.json     written last; names the weights by their sha256, so a policy is whole or not there
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, Optional
@@ -18,15 +20,20 @@ import numpy as np
 
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.jpeg import tables
 from beam_adacompress.policy import actions, features
 from beam_adacompress.policy.actions import ActionSpace
-from beam_adacompress.policy.agreement import AgreementModel, of_arrays
+from beam_adacompress.policy.agent import Agent
 from beam_adacompress.policy.calibration import Calibration, Promise
+from beam_adacompress.policy.dqn import DQNAgent
+from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.lookahead import Sight, sight_from_json
 
 FORMAT = "adacompress.policy"
 VERSION = 1
 DESCRIPTION = "policy.json"
 WEIGHTS = "weights.npz"
+AGENTS: Mapping[str, type[Agent]] = {agent.kind: agent for agent in (AgreementAgent, DQNAgent)}
 
 Write = Callable[[str, bytes], None]  # puts a file below the policy's folder, whole or not at all
 
@@ -57,8 +64,10 @@ class PolicyArtefact:
 
     Args:
       space: what it chooses from.
-      model: what it knows.
-      settings: prices of a byte, from the most cautious one; see `policy.learned`.
+      agent: what it knows.
+      sight: what it looks at.
+      settings: of its boldness, from the most cautious one: prices of a byte, see `policy.learned`; a single one for
+        an agent that has none.
       calibration: of the settings.
       promise: what it was trained to promise.
       backends: name and version of each, which all had to agree.
@@ -70,7 +79,8 @@ class PolicyArtefact:
     """
 
     space: ActionSpace
-    model: AgreementModel
+    agent: Agent
+    sight: Sight
     settings: tuple[float, ...]
     calibration: Calibration
     promise: Promise
@@ -82,17 +92,37 @@ class PolicyArtefact:
     versions: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        if self.model.actions != len(self.space):
-            raise ValueError(f"the model knows {self.model.actions} actions, and there are {len(self.space)}")
-        if self.model.features != len(features.NAMES):
-            raise ValueError(f"the model looks at {self.model.features} features, and there are {len(features.NAMES)}")
+        if self.agent.actions != len(self.space):
+            raise ValueError(f"the agent knows {self.agent.actions} actions, and there are {len(self.space)}")
+        self.sight.check(self.agent.looks_at)
         if (counted := len(self.calibration.disagreements)) != len(self.settings):
             raise ValueError(f"there are {len(self.settings)} settings, and {counted} were calibrated")
 
+    def references(self, path: str) -> list[str]:
+        """What names each family of the space to an encoder: its name, or the path of its file in the policy."""
+        return [each.name if _comes_along(each) else f"{path.rstrip('/')}/{_file_of(each)}" for each in self.families]
 
-def version_of(description: bytes) -> str:
+    @property
+    def families(self) -> tuple[tables.Family, ...]:
+        return self.space.families
+
+
+def _comes_along(family: tables.Family) -> bool:
+    """Whether a family comes with this package, as it is."""
+    if family.name not in tables.FAMILIES:
+        return False
+    ours = tables.family(family.name)
+    return (ours.luma, ours.chroma) == (family.luma, family.chroma)
+
+
+def _file_of(family: tables.Family) -> str:
+    digest = hashlib.sha256(family.to_json()).hexdigest()[:8]
+    return f"tables/{re.sub('[^A-Za-z0-9_.-]', '_', family.name)}-{digest}{tables.SUFFIX}"
+
+
+def version_of(kind: str, description: bytes) -> str:
     """What names a policy in manifests: the beginning of a digest of all that it is."""
-    return f"agreement-{hashlib.sha256(description).hexdigest()[:10]}"
+    return f"{kind}-{hashlib.sha256(description).hexdigest()[:10]}"
 
 
 def save(artefact: PolicyArtefact, write: Write) -> str:
@@ -105,13 +135,14 @@ def save(artefact: PolicyArtefact, write: Write) -> str:
     Returns:
       Its version.
     """
-    weights = _packed(artefact.model.arrays())
+    weights = _packed(artefact.agent.arrays())
     content = {
         "format": FORMAT,
         "format_version": VERSION,
-        "kind": "agreement",
+        "kind": artefact.agent.kind,
+        "agent": artefact.agent.settings(),
         "actions": artefact.space.to_json(),
-        "features": {"version": features.VERSION, "count": len(features.NAMES)},
+        "features": {"version": features.VERSION, "count": len(features.NAMES), **artefact.sight.to_json()},
         "settings": list(artefact.settings),
         "calibration": dataclasses.asdict(artefact.calibration),
         "promise": dataclasses.asdict(artefact.promise),
@@ -125,9 +156,12 @@ def save(artefact: PolicyArtefact, write: Write) -> str:
         "weights": {"file": WEIGHTS, "sha256": hashlib.sha256(weights).hexdigest()},
     }
     description = json.dumps(content, indent=1).encode()
+    for family in artefact.families:
+        if not _comes_along(family):
+            write(_file_of(family), family.to_json())
     write(WEIGHTS, weights)
     write(DESCRIPTION, description)
-    return version_of(description)
+    return version_of(artefact.agent.kind, description)
 
 
 def load(path: str, read: Read = read_local) -> tuple[PolicyArtefact, str]:
@@ -166,16 +200,19 @@ def load(path: str, read: Read = read_local) -> tuple[PolicyArtefact, str]:
         weights = _read(f"{folder}/{content['weights']['file']}", read)
         if hashlib.sha256(weights).hexdigest() != content["weights"]["sha256"]:
             raise ValueError("the weights are not those that it names")
-        return _artefact(content, of_arrays(_unpacked(weights)), folder), version_of(description)
+        return _artefact(content, _unpacked(weights), folder), version_of(content["kind"], description)
     except (ValueError, KeyError, TypeError) as error:
         raise AdaCompressError(f"the policy {folder} is damaged: {error}") from error
 
 
-def _artefact(content: Mapping[str, Any], model: AgreementModel, path: str) -> PolicyArtefact:
+def _artefact(content: Mapping[str, Any], arrays: Mapping[str, Any], path: str) -> PolicyArtefact:
     baseline, calibration = content["baseline"], content["calibration"]
+    if content["kind"] not in AGENTS:
+        raise AdaCompressError(f"the policy {path} is of the unknown kind {content['kind']!r}: use a newer release")
     return PolicyArtefact(
         space=actions.from_json(content["actions"], path),
-        model=model,
+        agent=AGENTS[content["kind"]].restored(arrays, content["agent"]),
+        sight=sight_from_json(content["features"]),
         settings=tuple(float(each) for each in content["settings"]),
         calibration=Calibration(int(calibration["images"]), tuple(map(int, calibration["disagreements"]))),
         promise=Promise(**content["promise"]),

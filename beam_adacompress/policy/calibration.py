@@ -13,6 +13,8 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
+CONFIDENCE = 0.9  # of promises, where nothing else is said
+
 
 def p_value(disagreements: int, images: int, target: float) -> float:
     """How likely so few disagreements are, if true agreement is below a target: the exact binomial tail.
@@ -65,7 +67,7 @@ class Promise:
         return self.setting is not None
 
 
-def calibrate(disagreements: Sequence[int], images: int, target: float, confidence: float = 0.9) -> Promise:
+def calibrate(disagreements: Sequence[int], images: int, target: float, confidence: float = CONFIDENCE) -> Promise:
     """The boldest setting that keeps a promise.
 
     Args:
@@ -102,11 +104,11 @@ class Calibration:
     images: int
     disagreements: tuple[int, ...]
 
-    def promise(self, target: float, confidence: float = 0.9) -> Promise:
+    def promise(self, target: float, confidence: float = CONFIDENCE) -> Promise:
         """The boldest setting that keeps a promise; arguments and errors as for `calibrate`."""
         return calibrate(self.disagreements, self.images, target, confidence)
 
 
-def images_needed(target: float, confidence: float = 0.9) -> int:
+def images_needed(target: float, confidence: float = CONFIDENCE) -> int:
     """The fewest calibration images with which a promise can be shown: with none of them disagreeing."""
     return math.ceil(math.log(1 - confidence) / math.log(target))

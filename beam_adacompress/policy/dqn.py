@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy.agent import Agent, Array
@@ -178,6 +179,16 @@ class DQNAgent(Agent):
 
         return DQN() if self._how is None else self._how
 
+    @property
+    def looks_at(self) -> int:
+        return self._learned.features
+
+    @property
+    def _learned(self) -> QNetwork:
+        if self.network is None:
+            raise AdaCompressError("the agent has learned nothing that could be kept: let it learn first")
+        return self.network
+
     def act(self, features: Array) -> Array:
         if self.network is None:
             taken = np.full((len(features), self.actions), 1 / self.actions, np.float32)
@@ -212,16 +223,14 @@ class DQNAgent(Agent):
         )
 
     def arrays(self) -> dict[str, Array]:
-        if self.network is None:
-            raise AdaCompressError("the agent has learned nothing that could be kept: let it learn first")
-        return self.network.arrays()
+        return self._learned.arrays()
 
     def settings(self) -> dict[str, Any]:
         how = dataclasses.asdict(self.how)
         return {"actions": self.actions, "epsilon": self.epsilon, "how": how | {"hidden": list(self.how.hidden)}}
 
     @classmethod
-    def restored(cls, arrays: Mapping[str, Array], settings: Mapping[str, Any]) -> DQNAgent:
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> DQNAgent:
         from beam_adacompress.policy.fit_dqn import DQN
 
         how = DQN(**{**settings["how"], "hidden": tuple(settings["how"]["hidden"])})

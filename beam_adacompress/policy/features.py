@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ NAMES: tuple[str, ...] = (
         for column in range(_CHROMA_CELLS[1])
     ),
 )
+_LOG_PIXELS, _LOG_DEPTH = NAMES.index("log2_pixels"), NAMES.index("log2_bits_per_pixel")
 
 
 def features(opened: Source, pixels: Image.Image) -> Floats:
@@ -86,6 +88,12 @@ def features(opened: Source, pixels: Image.Image) -> Floats:
     ).astype(np.float32)
     assert found.shape == (len(NAMES),), found.shape
     return found
+
+
+def source_bytes(seen: NDArray[Any]) -> NDArray[np.float64]:
+    """The size of files by their features, `(images, features)`: pixels times bits per pixel."""
+    bits: NDArray[np.float64] = np.exp2(seen[:, _LOG_PIXELS].astype(np.float64) + seen[:, _LOG_DEPTH])
+    return bits / 8
 
 
 def _of_file(opened: Source, pixels: Image.Image) -> list[float]:

@@ -13,14 +13,19 @@ calibrated, see `calibration`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_adacompress.policy.agreement import AgreementModel, Array
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.policy.agent import Agent, Array
+from beam_adacompress.policy.agreement import AgreementModel, Predicted, of_arrays
 from beam_adacompress.policy.calibration import Calibration
-from beam_adacompress.policy.outcomes import Outcomes
+from beam_adacompress.policy.features import source_bytes
+from beam_adacompress.policy.outcomes import Logged, Outcomes
+from beam_adacompress.policy.search import MOST, Recollection
 
 ORIGINAL_ACTION = -1
 MOST_CAUTIOUS = 0.0  # a byte costs nothing: whatever agrees most
@@ -55,10 +60,14 @@ def choose(model: AgreementModel, features: Array, bytes_in: NDArray[np.float64]
     assert bytes_in.shape == (images,), (bytes_in.shape, images)
     if price is None:
         return Chosen(np.full(images, ORIGINAL_ACTION, np.intp), np.ones(images, np.float32))
-    predicted = model.predict(features)
+    return decide(model.predict(features), bytes_in, price)
+
+
+def decide(predicted: Predicted, bytes_in: NDArray[np.float64], price: float) -> Chosen:
+    """Decides by what is predicted, see `choose`."""
     worth = predicted.agreement - price * predicted.size
     best = np.argmax(worth, axis=1)
-    each = np.arange(images)
+    each = np.arange(len(best))
     kept = worth[each, best] < 1 - price * bytes_in
     action = np.where(kept, ORIGINAL_ACTION, best)
     expected = np.where(kept, np.float32(1), predicted.agreement[each, best])
@@ -85,3 +94,95 @@ def calibration(model: AgreementModel, outcomes: Outcomes, settings: tuple[float
         action = choose(model, seen, outcomes.bytes_in, price).action
         counts.append(int(len(action) - agreed(outcomes, action).sum()))
     return Calibration(len(outcomes.keys), tuple(counts))
+
+
+class AgreementAgent(Agent):
+    """The default agent.
+
+    Args:
+      families, qualities: of the action space.
+      model: what it has learned; None before it has.
+      price: of a byte, in disagreements; None to leave every image as it is.
+      recollection: what backends said of images under every action, for verified choice; None where that is not known.
+      how: to learn, a `fit_agreement.Training`; None for its defaults.
+    """
+
+    kind: ClassVar[str] = "agreement"
+
+    def __init__(
+        self,
+        families: int,
+        qualities: int,
+        model: Optional[AgreementModel] = None,
+        price: Optional[float] = None,
+        recollection: Optional[Recollection] = None,
+        how: Any = None,
+    ) -> None:
+        self.families = families
+        self.qualities = qualities
+        self.actions = families * qualities
+        self.model = model
+        self.price = price
+        self.recollection = recollection
+        self._how = how
+        if model is not None and model.actions != self.actions:
+            raise ValueError(f"the model knows {model.actions} actions, and there are {self.actions}")
+        if recollection is not None and recollection.answers.shape[1] != self.actions:
+            raise ValueError(f"{recollection.answers.shape[1]} actions are remembered, and there are {self.actions}")
+
+    @property
+    def learned(self) -> AgreementModel:
+        """The model.
+
+        Raises:
+          AdaCompressError: it has not learned anything.
+        """
+        if self.model is None:
+            raise AdaCompressError("the agent has learned nothing yet: let it learn first")
+        return self.model
+
+    @property
+    def looks_at(self) -> int:
+        return self.learned.features
+
+    def act(self, features: Array) -> Array:
+        return self.act_on(self.learned.predict(features), source_bytes(features))
+
+    def act_on(self, predicted: Predicted, bytes_in: NDArray[np.float64]) -> Array:
+        """The same, of what is predicted for images of so many bytes, `(images,)`."""
+        images = len(bytes_in)
+        action = np.full(images, ORIGINAL_ACTION)
+        if self.price is not None:
+            action = decide(predicted, bytes_in, self.price).action
+        taken = np.zeros((images, self.actions + 1), np.float32)
+        taken[np.arange(images), np.where(action == ORIGINAL_ACTION, self.actions, action)] = 1
+        return taken
+
+    def learn(self, transitions: Logged, held_out: Logged) -> None:
+        from beam_adacompress.policy import fit_agreement  # which is for training alone
+
+        how = fit_agreement.Training() if self._how is None else self._how
+        self.model = fit_agreement.fit(transitions, held_out, self.families, self.qualities, how)
+
+    def remember(self, outcomes: Outcomes) -> None:
+        """Keeps the answers to every action, of so many images as a policy may hold."""
+        self.recollection = Recollection(outcomes.agreement[:MOST] > 0)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        arrays: dict[str, NDArray[Any]] = dict(self.learned.arrays())
+        if self.recollection is not None:
+            arrays["answers"] = np.packbits(self.recollection.answers, axis=1)
+        return arrays
+
+    def settings(self) -> dict[str, Any]:
+        return {"families": self.families, "qualities": self.qualities, "price": self.price}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> AgreementAgent:
+        families, qualities = int(settings["families"]), int(settings["qualities"])
+        recollection = None
+        if "answers" in arrays:
+            bits = np.unpackbits(np.asarray(arrays["answers"], np.uint8), axis=1, count=families * qualities)
+            recollection = Recollection(bits.astype(np.bool_))
+        price = settings["price"]
+        return cls(families, qualities, of_arrays(arrays), None if price is None else float(price), recollection)

@@ -85,6 +85,16 @@ class Sight:
             opened[uri] = network
         return Looking(self, opened)
 
+    def check(self, numbers: int) -> None:
+        """Checks that a model takes as many numbers as this gives, as far as that is known without the networks.
+
+        Raises:
+          ValueError: it takes another number.
+        """
+        least = len(NAMES) + (0 if self.lookahead is None else _OF_ORIGINAL + _OF_CANDIDATE * len(self.candidates))
+        if numbers < least or (self.embedding is None and numbers != least):
+            raise ValueError(f"the model looks at {numbers} features, and there are {least}")
+
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -116,19 +126,6 @@ class Looking:
             network = self._networks[uri]
             parts.append(np.asarray(network.scores([network.look(opened.data)])[0], np.float32))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-def numbers(sight: Sight, features_seen: int) -> None:
-    """Checks how many numbers a model takes.
-
-    Raises:
-      ValueError: it is another number than what is looked at gives; an embedding's size is not known here.
-    """
-    least = len(NAMES)
-    if sight.lookahead is not None:
-        least += _OF_ORIGINAL + _OF_CANDIDATE * len(sight.candidates)
-    if features_seen < least or (sight.embedding is None and features_seen != least):
-        raise ValueError(f"the model looks at {features_seen} features, and there are {least}")
 
 
 def ahead(network: Backend, data: bytes, pixels: Image.Image, candidates: Sequence[Quantisation]) -> Floats:

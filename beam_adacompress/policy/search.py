@@ -52,7 +52,7 @@ class Recollection:
 
     def chances(self, weights: Array) -> Array:
         """How likely each action is to agree, `(actions,)`, where each image has a weight, `(images,)`."""
-        found: Array = weights @ self._likely / weights.sum()
+        found: Array = np.asarray(weights @ self._likely / weights.sum(), np.float32)
         return found
 
     def told(self, weights: Array, action: int, agrees: bool) -> Array:

@@ -53,7 +53,7 @@ class Tick(beam.PTransform):
     Gives nothing. The folder is on a disk of this machine.
     """
 
-    folder: ScoreFolder
+    folder: RunFolder
 
     def __post_init__(self) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg.tables import ANNEXK, quantisation
-from beam_adacompress.policy.features import features
+from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
@@ -62,6 +62,8 @@ class TryConfigurations(SeveralOutputs):
       backends: URIs, or Backends.
       configurations: what to compress with.
       settings: of the encoder.
+      sight: what is looked at for the features.
+      plain: qualities at which the bytes of standard tables in one plain scan are measured, too.
       manners: towards the backends.
       cache: folder where outcomes and answers are kept, so that none is paid for twice; None for none.
       keep: whether outcomes are kept in the cache; where not, answers of paid backends are nevertheless.
@@ -76,6 +78,8 @@ class TryConfigurations(SeveralOutputs):
     backends: Sequence[Union[str, Backend]]
     configurations: Sequence[Configuration]
     settings: jpeg.Settings = dataclasses.field(default_factory=jpeg.Settings)
+    sight: Sight = dataclasses.field(default_factory=Sight)
+    plain: Sequence[int] = ()
     manners: Manners = dataclasses.field(default_factory=Manners)
     cache: Optional[str] = None
     keep: bool = True
@@ -107,7 +111,9 @@ class TryConfigurations(SeveralOutputs):
         configurations = tuple(dict.fromkeys(self.configurations))
         assert len(configurations) == len(self.configurations), "a configuration stands twice"
         outputs = images | "Try" >> (
-            beam.ParDo(_Try(self._connections(), configurations, self.settings, kept, failed))
+            beam.ParDo(
+                _Try(self._connections(), configurations, self.settings, self.sight, tuple(self.plain), kept, failed)
+            )
             .with_output_types(Trial, **{FAILURES: failed_type})
             .with_outputs(FAILURES, main="trials")
         )
@@ -120,18 +126,23 @@ class _Try(beam.DoFn):
         connections: Mapping[str, Connection],
         configurations: Sequence[Configuration],
         settings: jpeg.Settings,
+        sight: Sight,
+        plain: Sequence[int],
         cache: Optional[str],
         failed: rows.Shape,
     ) -> None:
         self._connections = connections
         self._configurations = configurations
         self._settings = settings
+        self._sight = sight
+        self._plain = plain
         self._cache = cache
         self._failed = failed
         self._metrics = StageMetrics(_STAGE)
         self._calls = CallMetrics(_STAGE)
 
     def setup(self) -> None:
+        self._looking = self._sight.open(files.read)
         self._clients: Mapping[str, Client] = {name: each.client() for name, each in self._connections.items()}
         self._known = {
             name: _Known(self._cache, client.terms)
@@ -160,7 +171,8 @@ class _Try(beam.DoFn):
         }
         tried = try_configurations(Query(row.data, row.key), pixels, wanted, self._clients, self._settings)
         largest = len(jpeg.encode(pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
-        seen = features(opened, pixels).tolist()
+        plain = [len(jpeg.encode(pixels, quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
+        seen = self._looking(opened, pixels).tolist()
         for name, client in self._clients.items():
             new = tried.get(name, Tried({}, 0))
             if isinstance(new, BackendError):
@@ -188,6 +200,7 @@ class _Try(beam.DoFn):
                 ranks=[outcome.rank for outcome in in_order],
                 fidelity=[outcome.fidelity for outcome in in_order],
                 calls=new.calls,
+                plain=plain,
             )
 
 

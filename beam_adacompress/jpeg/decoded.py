@@ -1,0 +1,43 @@
+"""The image that was decoded last in this thread, so that choosing and compressing decode it once.
+
+    ChooseQuality: keep(row.data, opened, pixels) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
+
+Where the two transforms are fused, which is the rule, the second one is handed the very object that the first one
+gave; where they are not, the data are another object and are decoded again. One image is kept, and only until the next
+one comes: memory does not grow.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple, Optional
+
+from PIL import Image
+
+from beam_adacompress.jpeg.source import Source
+
+
+class Decoded(NamedTuple):
+    """An image file and its pixels."""
+
+    opened: Source
+    pixels: Image.Image
+
+
+class _Last(threading.local):
+    def __init__(self) -> None:
+        self.image: Optional[Decoded] = None
+
+
+_last = _Last()
+
+
+def keep(opened: Source, pixels: Image.Image) -> None:
+    """Keeps a decoded image; encoding must not change its pixels."""
+    _last.image = Decoded(opened, pixels)
+
+
+def take(data: bytes) -> Optional[Decoded]:
+    """The pixels of a file, if it is the one that was kept: the same object, not only the same bytes. Forgets them."""
+    found, _last.image = _last.image, None
+    return found if found is not None and found.opened.data is data else None

@@ -1,0 +1,182 @@
+"""A learned policy in service: from an image to the choice of its JPEG configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import resources
+from typing import Optional
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from beam_adacompress import jpeg
+from beam_adacompress.artefacts import Read, read_local
+from beam_adacompress.jpeg.tables import ORIGINAL
+from beam_adacompress.policy import artefact
+from beam_adacompress.policy.agent import Array
+from beam_adacompress.policy.artefact import PolicyArtefact
+from beam_adacompress.policy.calibration import CONFIDENCE, Promise
+from beam_adacompress.policy.features import source_bytes
+from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.lookahead import Looking
+from beam_adacompress.policy.search import Recollection
+from beam_adacompress.records import Choice
+from beam_adacompress.sampling import draw
+
+DEFAULT = "default"  # the policy that comes with this package
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """How a policy is to be used.
+
+    Args:
+      policy: its folder, or `default`.
+      agreement: to promise, 0..1; None for what it was trained to promise.
+      confidence: of the promise, 0..1.
+      explore: probability of taking any action instead, each alike, so that what is logged can be learned from.
+      seed: of exploring.
+
+    Raises:
+      ValueError: a number is out of range.
+    """
+
+    policy: str = DEFAULT
+    agreement: Optional[float] = None
+    confidence: float = CONFIDENCE
+    explore: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.policy:
+            raise ValueError("policy must be a folder, or default, and is empty")
+        if self.agreement is not None and not 0 < self.agreement < 1:
+            raise ValueError(f"agreement must be above 0 and below 1, got {self.agreement}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence must be above 0 and below 1, got {self.confidence}")
+        if not 0 <= self.explore < 1:
+            raise ValueError(f"explore must be at least 0 and below 1, got {self.explore}")
+
+    @property
+    def path(self) -> str:
+        """The policy's folder."""
+        if self.policy != DEFAULT:
+            return self.policy
+        return str(resources.files("beam_adacompress.policy") / "default")
+
+    def load(self, read: Read = read_local) -> Policy:
+        """Loads it.
+
+        Raises:
+          AdaCompressError: it is missing, damaged or of an unknown version.
+        """
+        loaded, version = artefact.load(self.path, read)
+        return Policy(loaded, version, self)
+
+
+class Policy:
+    """A policy in service; made by `Serving.load`.
+
+    Attributes:
+      artefact: where it comes from.
+      version: names it in manifests.
+      promise: what it promises here.
+    """
+
+    def __init__(self, loaded: PolicyArtefact, version: str, serving: Serving) -> None:
+        self.artefact = loaded
+        self.version = version
+        self._serving = serving
+        self._agent = loaded.agent
+        self._references = loaded.references(serving.path)
+        self.promise = loaded.promise
+        if serving.agreement is not None:
+            self.promise = loaded.calibration.promise(serving.agreement, serving.confidence)
+        if isinstance(self._agent, AgreementAgent):
+            setting = self.promise.setting
+            self._agent.price = None if setting is None else loaded.settings[setting]
+        self._leaves_all = serving.agreement is not None and not self.promise.holds
+
+    def warning(self) -> Optional[str]:
+        """What to tell a person who asks for more than the policy can promise; None where it keeps its promise."""
+        return None if self.promise.holds else unkept(self.version, self.promise, self._leaves_all)
+
+    @property
+    def recollection(self) -> Optional[Recollection]:
+        """What it remembers of other images, for verified choice."""
+        return self._agent.recollection if isinstance(self._agent, AgreementAgent) else None
+
+    def choose(self, seen: Array, key: str) -> Choice:
+        """Decides for one image.
+
+        Args:
+          seen: what it looks at, `(numbers,)`.
+          key: of the image; with the seed it decides where the policy explores.
+        """
+        row = seen[None]
+        predicted = None
+        if isinstance(self._agent, AgreementAgent):
+            predicted = self._agent.learned.predict(row)
+            taken = self._agent.act_on(predicted, source_bytes(row))[0]
+        else:
+            taken = self._agent.act(row)[0]
+        index, propensity = self._drawn(taken, key)
+        if index == self._agent.actions:
+            return Choice(ORIGINAL, 100, self.version, propensity, 1.0)
+        return self.choice(index, propensity, None if predicted is None else float(predicted.agreement[0, index]))
+
+    def _drawn(self, taken: Array, key: str) -> tuple[int, float]:
+        """An action of a distribution, with exploring, and its propensity."""
+        if self._leaves_all:
+            return self._agent.actions, 1.0
+        if (explore := self._serving.explore) > 0:
+            taken = (1 - explore) * taken
+            taken[:-1] += explore / self._agent.actions
+        bounds = np.cumsum(taken, dtype=np.float64)
+        index = int(np.searchsorted(bounds, draw(key, f"act {self._serving.seed}") * bounds[-1], side="right"))
+        return index, float(taken[index])
+
+    def sizes(self, seen: Array) -> Optional[NDArray[np.float64]]:
+        """The predicted bytes of each action, `(actions,)`; None of an agent that does not predict them."""
+        if not isinstance(self._agent, AgreementAgent):
+            return None
+        return np.asarray(self._agent.learned.predict(seen[None]).size[0], np.float64)
+
+    def choice(self, action: int, propensity: float, expected: Optional[float]) -> Choice:
+        """The choice of an action."""
+        family, step = divmod(action, len(self.artefact.space.qualities))
+        quality = self.artefact.space.qualities[step]
+        return Choice(self._references[family], quality, self.version, propensity, expected)
+
+
+class Onlooker:
+    """A policy with what it looks through, loaded in a worker."""
+
+    def __init__(self, policy: Policy, looking: Looking) -> None:
+        self.policy = policy
+        self._looking = looking
+
+    def look(self, opened: jpeg.Source, pixels: Image.Image) -> Array:
+        """What the policy sees of an image, `(numbers,)`."""
+        return np.asarray(self._looking(opened, pixels), np.float32)
+
+
+def onlooker(serving: Serving, read: Read = read_local) -> Onlooker:
+    """Loads a policy, and the networks that it looks through.
+
+    Raises:
+      AdaCompressError: one of them cannot be loaded.
+    """
+    policy = serving.load(read)
+    return Onlooker(policy, policy.artefact.sight.open(read))
+
+
+def unkept(version: str, promise: Promise, leaves_all: bool) -> str:
+    """What cannot be promised, in words."""
+    what = "every image is left as it is" if leaves_all else "no agreement is promised"
+    return (
+        f"the policy {version} cannot promise an agreement of {promise.target:g} with a confidence of "
+        f"{promise.confidence:g}: {promise.images} calibration images do not show it, so {what}; ask for less "
+        "(--agreement), or train it on more images"
+    )
