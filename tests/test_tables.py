@@ -43,7 +43,8 @@ def test_the_standard_family_is_pillows(quality):
             "nonsense",
             35,
             ValueError,
-            "unknown quantisation tables 'nonsense'; known: annexk, robidoux, deepn, feature-distillation, or the path",
+            "unknown quantisation tables 'nonsense'; known: annexk, robidoux, deepn, feature-distillation, "
+            "mobilenet-v1-small, mobilenet-v1, mobilenet-v2, or the path",
         ),
     ],
 )

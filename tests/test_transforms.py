@@ -79,7 +79,7 @@ def test_failures_are_rows_and_nothing_else_is_lost():
     good = [EncodedImage(str(index), encoded(picture(seed=index))) for index in range(4)]
     bad = [EncodedImage("torn", good[0].data[:900]), EncodedImage("text", b"hello"), EncodedImage("empty", b"")]
     with pipeline() as p:
-        chosen, _ = images(p, *good[:2], *bad, *good[2:]) | ChooseQuality()
+        chosen, _ = images(p, *good[:2], *bad, *good[2:]) | ChooseQuality(35)
         compressed, failures = chosen | CompressJPEG()
         assert_that(compressed | beam.Map(lambda row: row.key), equal_to(["0", "1", "2", "3"]), label="good")
         assert_that(
@@ -129,7 +129,7 @@ class Frozen:
 
 def test_a_frozen_dataclass_is_a_row_too():
     with pipeline() as p:
-        chosen, _ = images(p, Frozen("a", b"x", 7), kind=Frozen) | ChooseQuality()
+        chosen, _ = images(p, Frozen("a", b"x", 7), kind=Frozen) | ChooseQuality(35)
         assert_that(chosen | beam.Map(lambda r: (r.key, r.camera, r.choice.quality)), equal_to([("a", 7, 35)]))
 
 
@@ -176,7 +176,7 @@ def test_in_a_streaming_pipeline():
             | beam.Map(lambda row: row).with_output_types(EncodedImage)
             | beam.WindowInto(window.FixedWindows(10))
         )
-        chosen, _ = arriving | ChooseQuality()
+        chosen, _ = arriving | ChooseQuality(35)
         compressed, failures = chosen | CompressJPEG()
         assert_that(compressed | beam.ParDo(KeyAndWindow()), equal_to([("a", 10), ("b", 30)]), label="windows")
         assert_that(failures | "F" >> beam.ParDo(KeyAndWindow()), equal_to([("torn", 30)]), label="failures")
@@ -216,18 +216,18 @@ def test_every_stage_counts():
     [
         (
             lambda p: p | beam.Create([1]).with_output_types(int),
-            ChooseQuality(),
+            ChooseQuality(35),
             r"ChooseQuality takes rows with the fields key: str, data: bytes, but the type of its input's elements is "
             r"<class 'int'>; state it, e.g. with .with_output_types\(EncodedImage\)",
         ),
         (
             lambda p: images(p, EncodedImage("a", b""), kind=typing.Any),
-            ChooseQuality(),
+            ChooseQuality(35),
             "type of its input's elements is Any",
         ),
         (
             lambda p: p | beam.Create([1]) | beam.Select(key=lambda _: "a", blob=lambda _: b""),
-            ChooseQuality(),
+            ChooseQuality(35),
             "ChooseQuality takes rows with the fields key: str, data: bytes, but its input has key, blob",
         ),
         (
@@ -237,7 +237,7 @@ def test_every_stage_counts():
         ),
         (
             lambda p: images(p, ChosenImage("a", b"", FIXED_35), kind=ChosenImage),
-            ChooseQuality(),
+            ChooseQuality(35),
             "ChooseQuality sets the field choice, which its input has already; rename or drop that",
         ),
     ],

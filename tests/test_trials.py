@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from backends import CAT, DOG, Scripted, Texture
@@ -16,6 +17,7 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.contract import BUDGET, CREDENTIALS, REFUSED
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.policy.features import features
 from beam_adacompress.records import Label
 from beam_adacompress.reward import fidelity
 from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
@@ -112,10 +114,33 @@ def test_trials_of_images(tmp_path):
     assert trials[0].bytes_in == len(IMAGE)
     assert trials[0].bytes_75 == len(encoded(picture_again(IMAGE), quality=75))
     assert len(trials[0].sizes) == len(trials[0].ranks) == len(trials[0].fidelity) == 2
+    assert trials[0].plain == []
     assert trials[0].sizes[0] < trials[0].sizes[1]
     assert all(1 <= each <= 4 for each in trials[0].ranks)
     assert all(0.99 < each <= 1 for each in trials[0].fidelity)
     assert [failure[:3] for failure in failures] == [["c", "TryConfigurations", "truncated"]]
+
+
+def test_the_bytes_of_standard_tables_in_one_plain_scan(tmp_path):
+    transform = TryConfigurations([Texture()], ACTIONS, plain=(75, 20))
+    (trial,), _ = run(transform, [EncodedImage("a", IMAGE)], tmp_path)
+    assert trial.plain == [trial.bytes_75, len(encoded(picture_again(IMAGE), quality=20))]
+
+
+class Glance:
+    """Sees of an image how large it is, once it is open."""
+
+    def open(self, read):
+        return lambda opened, pixels: np.array([opened.width, pixels.height, len(opened.data)], np.float32)
+
+
+def test_features_are_what_a_policy_will_look_at(tmp_path):
+    (plain,), _ = run(TryConfigurations([Texture()], ACTIONS), [EncodedImage("a", IMAGE)], tmp_path / "1")
+    opened = jpeg.open_image(IMAGE)
+    assert plain.features == features(opened, opened.pixels()).tolist()
+    transform = TryConfigurations([Texture()], ACTIONS, sight=Glance())
+    (trial,), _ = run(transform, [EncodedImage("a", IMAGE)], tmp_path / "2")
+    assert trial.features == [96, 64, len(IMAGE)]
 
 
 def picture_again(data):

@@ -61,7 +61,7 @@ def test_the_cheapest_that_agrees_is_chosen():
     for quality in (5, 15, 45):
         backend = Sizes(limit=sizes()[quality])
         check(
-            ChooseQuality(verify=backend),
+            ChooseQuality(35, verify=backend),
             [("0", "annexk", quality, "fixed-35-verified", 1.0, f"sizes limit={backend.limit}")],
         )
 
@@ -70,7 +70,7 @@ def test_what_is_verified_is_what_the_encoder_writes():
     plain = jpeg.Settings(optimize=False, progressive=False)
     backend = Sizes(limit=sizes(settings=plain)[20])
     encoder = {"optimize": False, "progressive": False}
-    for outputs in chosen(ChooseQuality(verify=backend, encoder=encoder), IMAGE):
+    for outputs in chosen(ChooseQuality(35, verify=backend, encoder=encoder), IMAGE):
         compressed = outputs.images | CompressJPEG(**encoder)
         found = compressed.images | beam.Map(lambda row: (row.choice.quality, len(row.compressed) >= backend.limit))
         assert_that(found, equal_to([(20, True)]))
@@ -82,7 +82,7 @@ def test_what_is_verified_is_the_very_file(tmp_path):
     backend = Counting(path=str(asked))
     cache = str(tmp_path / "cache")
     profiled = encoded(PICTURE, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    for outputs in chosen(ChooseQuality(verify=backend, cache=cache), profiled):
+    for outputs in chosen(ChooseQuality(35, verify=backend, cache=cache), profiled):
         scored = (outputs.images | CompressJPEG()).images | ScoreWithBackend(backend, 1.0, cache=cache)
         assert_that(scored.usage | beam.Map(lambda usage: (usage.calls, usage.cache_hits)), equal_to([(0, 2)]))
     assert len(asked.read_text().splitlines()) == 5  # the original, 35 (here index 7), 26, 15 and 5
@@ -90,7 +90,7 @@ def test_what_is_verified_is_the_very_file(tmp_path):
 
 def test_calls_are_counted():
     p = TestPipeline()
-    _ = p | beam.Create([EncodedImage("a", IMAGE)]) | ChooseQuality(verify=Sizes(limit=sizes()[34]))
+    _ = p | beam.Create([EncodedImage("a", IMAGE)]) | ChooseQuality(35, verify=Sizes(limit=sizes()[34]))
     metrics = p.run().metrics().query(MetricsFilter().with_namespace("adacompress.ChooseQuality"))
     counted = {counter.key.metric.name: counter.committed for counter in metrics["counters"]}
     assert (counted["images_in"], counted["images_out"]) == (1, 1)
@@ -101,12 +101,12 @@ def test_all_backends_have_to_agree():
     at = sizes()
     several = [Sizes(limit=at[quality]) for quality in (11, 26, 8)]
     names = ", ".join(f"sizes limit={backend.limit}" for backend in several)
-    check(ChooseQuality(verify=several), [("0", "annexk", 26, "fixed-35-verified", 1.0, names)])
+    check(ChooseQuality(35, verify=several), [("0", "annexk", 26, "fixed-35-verified", 1.0, names)])
 
 
 def test_where_nothing_agrees_the_image_is_left_as_it_is():
     backend = Scripted(lambda images, number: [CAT if image.quality is None else DOG for image in images])
-    for outputs in chosen(ChooseQuality(verify=backend, encoder={"min_saving": 0.0}), IMAGE):
+    for outputs in chosen(ChooseQuality(35, verify=backend, encoder={"min_saving": 0.0}), IMAGE):
         compressed = outputs.images | CompressJPEG(min_saving=0.0)
         found = compressed.images | beam.Map(lambda row: (*row.choice[:2], row.status, row.reason, row.compressed))
         assert_that(found, equal_to([("original", 100, "kept", "chosen", IMAGE)]))
@@ -130,8 +130,8 @@ def test_the_top_label_has_to_be_among_the_best():
     backend = Scripted(
         lambda images, number: [CAT if image.quality is None or image.quality > 30 else CAT[::-1] for image in images]
     )
-    check(ChooseQuality(verify=backend), [("0", "annexk", 5, "fixed-35-verified", 1.0, "scripted 1")])
-    check(ChooseQuality(verify=backend, top=1), [("0", "annexk", 34, "fixed-35-verified", 1.0, "scripted 1")])
+    check(ChooseQuality(35, verify=backend), [("0", "annexk", 5, "fixed-35-verified", 1.0, "scripted 1")])
+    check(ChooseQuality(35, verify=backend, top=1), [("0", "annexk", 34, "fixed-35-verified", 1.0, "scripted 1")])
 
 
 def test_failures_are_rows_and_nothing_else_is_lost():
@@ -139,13 +139,13 @@ def test_failures_are_rows_and_nothing_else_is_lost():
         return [BackendError(REFUSED, "not this") if image.key == "1" else CAT for image in images]
 
     check(
-        ChooseQuality(verify=Scripted(answer)),
+        ChooseQuality(35, verify=Scripted(answer)),
         [(key, "annexk", 5, "fixed-35-verified", 1.0, "scripted 1") for key in ("0", "4")],
         [("1", "ChooseQuality", REFUSED), ("2", "ChooseQuality", "truncated"), ("3", "ChooseQuality", "not-an-image")],
         images=[IMAGE, encoded(picture(seed=1)), IMAGE[:900], b"text", encoded(picture(320, 240, seed=4))],
     )
     check(
-        ChooseQuality(verify=Scripted(lambda images, number: [()] * len(images))),
+        ChooseQuality(35, verify=Scripted(lambda images, number: [()] * len(images))),
         [],
         [("0", "ChooseQuality", "no-reference")],
     )
@@ -154,13 +154,13 @@ def test_failures_are_rows_and_nothing_else_is_lost():
 def test_what_will_be_kept_is_not_asked_about():
     backend = Scripted()
     transparent = encoded(picture(mode="RGBA"), "PNG")
-    check(ChooseQuality(verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[transparent])
+    check(ChooseQuality(35, verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[transparent])
 
 
 def test_what_no_jpeg_can_hold_is_kept():
     backend = Scripted()
     wide = encoded(Image.new("RGB", (66_000, 8)), "PNG")  # no JPEG has so many columns
-    check(ChooseQuality(verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[wide])
+    check(ChooseQuality(35, verify=backend), [("0", "annexk", 35, "fixed-35", None, None)], images=[wide])
 
 
 def test_what_would_not_get_smaller_is_not_asked_about():
@@ -194,7 +194,7 @@ def test_windows_and_timestamps_stay():
             | beam.Map(lambda row: row).with_output_types(EncodedImage)
             | beam.WindowInto(FixedWindows(100))
         )
-        outputs = arriving | ChooseQuality(verify=Sizes(limit=1))
+        outputs = arriving | ChooseQuality(35, verify=Sizes(limit=1))
         stamped = outputs.images | beam.Map(
             lambda row, at=beam.DoFn.TimestampParam, window=beam.DoFn.WindowParam: (row.key, int(at), int(window.end))
         )

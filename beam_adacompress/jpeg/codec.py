@@ -89,7 +89,7 @@ def compress(
       AdaCompressError: the tables cannot be read.
       ImageError: the image cannot be read: `empty`, `not-an-image`, `truncated`, `corrupt`, `too-many-pixels`.
     """
-    known = decoded.take(data)
+    known = decoded.take(data, settings.max_pixels)
     opened = source.open_image(data, settings.max_pixels) if known is None else known.opened
 
     def kept(reason: str) -> Compressed:

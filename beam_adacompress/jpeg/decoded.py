@@ -1,6 +1,6 @@
 """The image that was decoded last in this thread, so that choosing and compressing decode it once.
 
-    ChooseQuality: keep(row.data, opened, pixels) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
+    ChooseQuality: keep(opened, pixels) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
 
 Where the two transforms are fused, which is the rule, the second one is handed the very object that the first one
 gave; where they are not, the data are another object and are decoded again. One image is kept, and only until the next
@@ -37,7 +37,14 @@ def keep(opened: Source, pixels: Image.Image) -> None:
     _last.image = Decoded(opened, pixels)
 
 
-def take(data: bytes) -> Optional[Decoded]:
-    """The pixels of a file, if it is the one that was kept: the same object, not only the same bytes. Forgets them."""
+def take(data: bytes, max_pixels: int) -> Optional[Decoded]:
+    """The pixels of a file, if it is the one that was kept: the same object, not only the same bytes. Forgets them.
+
+    Args:
+      data: the file.
+      max_pixels: None is given for images of more, so that whoever opens them says what is wrong.
+    """
     found, _last.image = _last.image, None
-    return found if found is not None and found.opened.data is data else None
+    if found is None or found.opened.data is not data or found.opened.width * found.opened.height > max_pixels:
+        return None
+    return found

@@ -25,8 +25,22 @@ ANNEXK = "annexk"  # ITU-T T.81, Annex K, tables K.1 and K.2: the standard's, ma
 ROBIDOUX = "robidoux"  # N. Robidoux's, from ImageMagick's forum and MozJPEG, one for all components
 DEEPN = "deepn"  # DeepN-JPEG (arXiv 1803.05788), fitted to photographs
 FEATURE_DISTILLATION = "feature-distillation"  # arXiv 1803.05787, the authors' steps 25 and 30
+# Searched for one network each (`adacompress tables fit --method search`), on half of a set of photographs or two.
+MOBILENET_V1_SMALL = "mobilenet-v1-small"  # width 0.25, 128 pixels
+MOBILENET_V1 = "mobilenet-v1"  # width 0.75, 192 pixels
+MOBILENET_V2 = "mobilenet-v2"  # width 1, 224 pixels
 ORIGINAL = "original"  # in the place of a family: the image is left as it is
-FAMILIES = (ANNEXK, ROBIDOUX, DEEPN, FEATURE_DISTILLATION)
+FAMILIES = (
+    ANNEXK,
+    ROBIDOUX,
+    DEEPN,
+    FEATURE_DISTILLATION,
+    MOBILENET_V1_SMALL,
+    MOBILENET_V1,
+    MOBILENET_V2,
+)
+# What policies choose from where nothing else is said: unlike each other, and none worse than another everywhere.
+LEARNABLE = (ANNEXK, DEEPN, MOBILENET_V1_SMALL, MOBILENET_V1, MOBILENET_V2)
 
 VERSION = 1
 SUFFIX = ".json"

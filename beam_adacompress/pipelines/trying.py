@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.backends import backend as backend_of
+from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.progress import Progress, Scoring
 from beam_adacompress.records import ImageFailure, Usage

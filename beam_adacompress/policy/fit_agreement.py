@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Training:
       patience: epochs without a better validation loss before it ends.
       smallest_propensity: rows that were likelier to be logged count less, by 1 / propensity; not more than this.
       seed: of weights and batches.
+      logs: folder for TensorBoard, with a folder for each member; None for none.
     """
 
     hidden: int = 32
@@ -39,6 +40,7 @@ class Training:
     patience: int = 6
     smallest_propensity: float = 0.02
     seed: int = 0
+    logs: Optional[str] = None
 
 
 def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Training = Training()) -> AgreementModel:
@@ -105,7 +107,7 @@ def _member(
         validation_data=fed(validate),
         batch_size=how.batch,
         epochs=how.epochs,
-        callbacks=[stop],
+        callbacks=[stop, *_curves(keras, how, seed - how.seed)],
         verbose=0,
     )
     return {
@@ -115,6 +117,16 @@ def _member(
         "base": np.asarray(monotone.base),
         "steps": np.asarray(monotone.steps),
     }
+
+
+def _curves(keras: Any, how: Training, member: int) -> list[Any]:
+    """What writes a member's loss for TensorBoard, if anything is to."""
+    if how.logs is None:
+        return []
+    try:
+        return [keras.callbacks.TensorBoard(f"{how.logs.rstrip('/')}/member-{member}", write_graph=False)]
+    except ImportError as error:
+        raise AdaCompressError("logs for TensorBoard need tensorflow: pip install 'beam-adacompress[train]'") from error
 
 
 def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> tuple[Array, Array]:

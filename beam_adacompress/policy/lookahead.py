@@ -11,7 +11,9 @@ real backend agrees with is learned, and calibrated, from these numbers as from 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
@@ -45,7 +47,8 @@ class Sight:
       versions: of these networks, as they were when the policy was trained; empty before.
 
     Raises:
-      ValueError: a URI is of no backend that runs a network here, or there is a lookahead without candidates.
+      ValueError: a URI is of no backend that runs a network here, there is a lookahead without candidates, or not one
+        version for each network.
     """
 
     lookahead: Optional[str] = None
@@ -60,6 +63,8 @@ class Sight:
                 raise ValueError(f"{what} is a network in the worker, such as litert:small.tflite, got {uri!r}")
         if (self.lookahead is not None) != bool(self.candidates):
             raise ValueError("lookahead needs a network and candidates to show it, and one of them is missing")
+        if self.versions and len(self.versions) != len(self.networks):
+            raise ValueError(f"there are {len(self.networks)} networks, and {len(self.versions)} versions of them")
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -115,11 +120,17 @@ class Looking:
     def __init__(self, sight: Sight, networks: dict[str, Any]) -> None:
         self._sight = sight
         self._networks = networks
+        self._lock = threading.Lock() if networks else contextlib.nullcontext()  # interpreters take one image at a time
         self.versions = tuple(networks[uri].terms.version for uri in sight.networks)
 
     def __call__(self, opened: jpeg.Source, pixels: Image.Image) -> Floats:
-        """All numbers of an image, `(numbers,)`."""
-        parts = [features(opened, pixels)]
+        """All numbers of an image, `(numbers,)`; from any thread."""
+        seen = features(opened, pixels)
+        with self._lock:
+            return self._with_networks(seen, opened, pixels)
+
+    def _with_networks(self, seen: Floats, opened: jpeg.Source, pixels: Image.Image) -> Floats:
+        parts = [seen]
         if (uri := self._sight.lookahead) is not None:
             parts.append(ahead(self._networks[uri], opened.data, pixels, self._sight.candidates))
         if (uri := self._sight.embedding) is not None:
@@ -147,7 +158,7 @@ def ahead(network: Backend, data: bytes, pixels: Image.Image, candidates: Sequen
     reference = answers[0]
     if not reference:
         return found
-    scores = np.array([label.score for label in reference], np.float32)
+    scores = np.array([label.score for label in reference], np.float64)  # in which no share becomes 0
     second = float(scores[1]) if len(scores) > 1 else 0.0
     shares = scores / scores.sum()
     found[:_OF_ORIGINAL] = scores[0], second, scores[0] - second, -float(np.sum(shares * np.log(shares)))

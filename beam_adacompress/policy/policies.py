@@ -82,6 +82,7 @@ class Policy:
       artefact: where it comes from.
       version: names it in manifests.
       promise: what it promises here.
+      actions: tables, as encoders know them, and quality of each action.
     """
 
     def __init__(self, loaded: PolicyArtefact, version: str, serving: Serving) -> None:
@@ -89,18 +90,33 @@ class Policy:
         self.version = version
         self._serving = serving
         self._agent = loaded.agent
-        self._references = loaded.references(serving.path)
+        families = loaded.references(serving.path)
+        self.actions = [(family, quality) for family in families for quality in loaded.space.qualities]
         self.promise = loaded.promise
         if serving.agreement is not None:
             self.promise = loaded.calibration.promise(serving.agreement, serving.confidence)
         if isinstance(self._agent, AgreementAgent):
             setting = self.promise.setting
             self._agent.price = None if setting is None else loaded.settings[setting]
-        self._leaves_all = serving.agreement is not None and not self.promise.holds
+        # An agent without prices goes on as it was trained, unless it is asked for a promise.
+        asked_to_promise = serving.agreement is not None or isinstance(self._agent, AgreementAgent)
+        self._leaves_all = asked_to_promise and not self.promise.holds
 
     def warning(self) -> Optional[str]:
         """What to tell a person who asks for more than the policy can promise; None where it keeps its promise."""
         return None if self.promise.holds else unkept(self.version, self.promise, self._leaves_all)
+
+    def described(self) -> str:
+        """Who it is and what it promises, in words."""
+        asked = " and ".join(name for name, _ in self.artefact.backends)
+        several = "all of " if len(self.artefact.backends) > 1 else ""
+        if not self.promise.holds:
+            return f"the policy {self.version}, which promises nothing here"
+        return (
+            f"the policy {self.version}, which promises an agreement of {self.promise.target:g} with {several}{asked} "
+            f"on images like those that it was calibrated on (confidence {self.promise.confidence:g}, "
+            f"{self.promise.images} images)"
+        )
 
     @property
     def recollection(self) -> Optional[Recollection]:
@@ -123,7 +139,7 @@ class Policy:
             taken = self._agent.act(row)[0]
         index, propensity = self._drawn(taken, key)
         if index == self._agent.actions:
-            return Choice(ORIGINAL, 100, self.version, propensity, 1.0)
+            return self.left_alone(propensity)
         return self.choice(index, propensity, None if predicted is None else float(predicted.agreement[0, index]))
 
     def _drawn(self, taken: Array, key: str) -> tuple[int, float]:
@@ -137,17 +153,18 @@ class Policy:
         index = int(np.searchsorted(bounds, draw(key, f"act {self._serving.seed}") * bounds[-1], side="right"))
         return index, float(taken[index])
 
-    def sizes(self, seen: Array) -> Optional[NDArray[np.float64]]:
-        """The predicted bytes of each action, `(actions,)`; None of an agent that does not predict them."""
-        if not isinstance(self._agent, AgreementAgent):
-            return None
+    def left_alone(self, propensity: float = 1.0) -> Choice:
+        """The choice to leave an image as it is."""
+        return Choice(ORIGINAL, 100, self.version, propensity, 1.0)
+
+    def sizes(self, seen: Array) -> NDArray[np.float64]:
+        """The predicted bytes of each action, `(actions,)`, of an agent that predicts them."""
+        assert isinstance(self._agent, AgreementAgent), self._agent.kind
         return np.asarray(self._agent.learned.predict(seen[None]).size[0], np.float64)
 
     def choice(self, action: int, propensity: float, expected: Optional[float]) -> Choice:
         """The choice of an action."""
-        family, step = divmod(action, len(self.artefact.space.qualities))
-        quality = self.artefact.space.qualities[step]
-        return Choice(self._references[family], quality, self.version, propensity, expected)
+        return Choice(*self.actions[action], self.version, propensity, expected)
 
 
 class Onlooker:

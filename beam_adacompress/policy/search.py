@@ -25,7 +25,16 @@ Bytes = NDArray[np.float64]
 
 MOST = 4000  # remembered images
 NOISE = 0.05  # of an answer
-WORTH = 0.06  # of the bytes so far: expected savings below are not worth a call
+# Expected savings below this share of the bytes so far are not worth a call. Within one family a call saves more, and
+# the last one is left out; over several there are many small savings left.
+WORTH_WITHIN_ONE, WORTH = 0.12, 0.04
+
+
+class Answer(NamedTuple):
+    """What asking about an action came to."""
+
+    agrees: Optional[bool]  # None where the result would not be smaller than the original, so that nobody was asked
+    size: float  # bytes, as they really are
 
 
 class Found(NamedTuple):
@@ -58,15 +67,15 @@ class Recollection:
     def told(self, weights: Array, action: int, agrees: bool) -> Array:
         """The weights after an answer."""
         likely = self._likely[:, action]
-        changed: Array = weights * (likely if agrees else 1 - likely)
-        return changed / changed.max()
+        changed = weights * (likely if agrees else 1 - likely)
+        return np.asarray(changed / changed.max(), np.float32)
 
 
 def cheapest(
     recollection: Recollection,
-    sizes: Bytes,
+    predicted: Bytes,
     original: float,
-    agrees: Callable[[int], Optional[bool]],
+    ask: Callable[[int], Answer],
     most: int,
     worth: float = WORTH,
 ) -> Found:
@@ -74,30 +83,31 @@ def cheapest(
 
     Args:
       recollection: of other images, not empty.
-      sizes: bytes of each action, `(actions,)`, predicted or known.
+      predicted: bytes of each action, `(actions,)`; those not asked about yet are corrected by how far off the
+        predictions of the others were, in the geometric mean.
       original: bytes of the image as it is.
-      agrees: asks the backend about an action; None where the result would not be smaller than the original, so that
-        there is nothing to ask.
+      ask: asks the backend about an action.
       most: actions that are asked about at most, as long as one has agreed; before that, all are tried.
       worth: expected savings below this share of the bytes so far are not worth a call.
     """
-    assert sizes.shape == recollection.answers.shape[1:], (sizes.shape, recollection.answers.shape)
+    assert predicted.shape == recollection.answers.shape[1:], (predicted.shape, recollection.answers.shape)
     weights = np.ones(len(recollection), np.float32)
-    left = sizes < original
+    left = np.ones(len(predicted), np.bool_)
     best: Optional[int] = None
-    least, asked = original, 0
-    while left.any() and (best is None or asked < most):
-        expected = np.where(left, recollection.chances(weights) * (least - sizes), -math.inf)
+    least, asked, off = original, 0, list[float]()
+    while best is None or asked < most:
+        sizes = predicted * math.exp(math.fsum(off) / max(1, len(off)))
+        expected = np.where(left & (sizes < least), recollection.chances(weights) * (least - sizes), -math.inf)
         action = int(np.argmax(expected))
-        if best is not None and expected[action] < worth * least:
+        if expected[action] <= (0 if best is None else worth * least):
             break
         left[action] = False
-        answer = agrees(action)
-        if answer is None:
+        answer = ask(action)
+        off.append(math.log(answer.size / predicted[action]))
+        if answer.agrees is None:
             continue
         asked += 1
-        if answer:
-            best, least = action, float(sizes[action])
-            left &= sizes < least
-        weights = recollection.told(weights, action, answer)
+        if answer.agrees and answer.size < least:
+            best, least = action, answer.size
+        weights = recollection.told(weights, action, answer.agrees)
     return Found(best, asked)

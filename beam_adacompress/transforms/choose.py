@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import apache_beam as beam
+from apache_beam.utils.shared import Shared
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import Backend
 from beam_adacompress.backends import backend as backend_of
 from beam_adacompress.backends.manners import Manners
+from beam_adacompress.errors import ImageError
+from beam_adacompress.jpeg import decoded
+from beam_adacompress.jpeg.codec import obstacle_of
 from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
+from beam_adacompress.policy.calibration import CONFIDENCE
+from beam_adacompress.policy.policies import DEFAULT, Onlooker, Serving, onlooker
 from beam_adacompress.records import Choice, ChosenImage
-from beam_adacompress.transforms import rows
+from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection, limits_of
 from beam_adacompress.transforms.metrics import StageMetrics
-from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure_shape
+from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
 from beam_adacompress.transforms.verify import VerifyChoice
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -27,31 +36,41 @@ class ChooseQuality(SeveralOutputs):
     """Adds to each image the choice of its JPEG configuration.
 
     Takes rows with `key: str` and `data: bytes`, e.g. `EncodedImage`; gives `ChosenImage`, or, where the input
-    has other fields, rows with those and `choice`. The second output, `failures`, holds `ImageFailure` rows. A
-    fixed quality never fails: it does not look at the image.
+    has other fields, rows with those and `choice`. The second output, `failures`, holds `ImageFailure` rows: images
+    that cannot be decoded. (A fixed quality never fails: it does not look at the image.)
 
-    With `verify`, the choice is only a proposal: the image gets the cheapest quality of its table family at which
-    those backends really see what they see in the original, looked for from the proposal on, see `policy.verify`. The
-    choice then names them. Where not even the finest quality will do, the image is left as it is; where a backend
-    gives no answer, it is a failure. What one network verifies another need not agree with.
+    A learned policy decides for each image; the one that comes with this package where nothing else is said. It looks
+    at the decoded image, which a `CompressJPEG` in the same stage takes over, so that images are decoded once.
+
+    With `verify`, the choice is only where the search starts: the image gets the cheapest action at which those
+    backends really see what they see in the original, see `transforms.verify`. The choice then names them. Where none
+    will do, the image is left as it is; where a backend gives no answer, it is a failure. What one network verifies
+    another need not agree with.
 
     Args:
-      quality: the JPEG quality for every image, 1..100.
-      tables: quantisation-table family: a name in `jpeg.FAMILIES`, or the path of a fitted one's JSON file.
+      quality: one JPEG quality for every image, 1..100, in the place of a policy.
+      tables: quantisation-table family of that quality: a name in `jpeg.FAMILIES`, or the path of a fitted one's JSON
+        file. With it alone, the quality is 35.
       verify: backends, as URIs such as `litert:model.tflite` or as Backends, or one of them; all have to agree.
       verify_margin: how many of the next finer qualities have to agree as well.
       top: labels of the compressed image among which the reference's best one has to be.
-      encoder: the arguments that `CompressJPEG` is given, so that what is verified is what will be written.
+      encoder: the arguments that `CompressJPEG` is given, so that what is chosen is what will be written.
       cache, max_calls, max_cost, calls_per_second, timeout, retries, concurrency: as for `ScoreWithBackend`; limits
         are for one backend.
+      policy: folder of a policy, on any filesystem that Beam knows, or `default`.
+      agreement: that the policy is to promise, 0..1; None for what it was trained for. If it cannot, it says so, and
+        every image is left as it is.
+      confidence: of that promise, 0..1.
+      explore: probability of taking any of the policy's actions instead, so that what is logged can be learned from.
+      seed: of exploring.
 
     Raises:
-      TypeError, ValueError: an argument is no quality, no known family or backend, or out of range.
+      TypeError, ValueError: an argument is no quality, no known family or backend, out of range, or excludes another.
       AdaCompressError: the cache's filesystem cannot keep the limits.
     """
 
-    quality: int = DEFAULT_QUALITY
-    tables: str = ANNEXK
+    quality: Optional[int] = None
+    tables: Optional[str] = None
     verify: Union[str, Backend, Sequence[Union[str, Backend]]] = ()
     verify_margin: int = 0
     top: int = reward.TOP
@@ -63,10 +82,15 @@ class ChooseQuality(SeveralOutputs):
     timeout: float = Manners.timeout
     retries: int = Manners.retries
     concurrency: Optional[int] = None
+    policy: Optional[str] = None
+    agreement: Optional[float] = None
+    confidence: float = CONFIDENCE
+    explore: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._policy = FixedPolicy(self.quality, self.tables)
+        self.decider()
         self._settings = jpeg.Settings(**(self.encoder or {}))
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
@@ -76,8 +100,27 @@ class ChooseQuality(SeveralOutputs):
         connections = self._connections()
         if self.verify_margin and not connections:
             raise ValueError("verify_margin is about verifying: give verify=BACKEND too")
+        if self.explore and connections:
+            raise ValueError("a verified choice does not explore: give explore or verify, not both")
         if limits and len(connections) != 1:
             raise ValueError(f"{limits[0]} is for one backend to verify with, and {len(connections)} are given")
+
+    def decider(self) -> Union[FixedPolicy, Serving]:
+        """What decides: one quality for all, or a learned policy.
+
+        Raises:
+          TypeError, ValueError: an argument is out of range, or excludes another.
+        """
+        fixed = [name for name in ("quality", "tables") if getattr(self, name) is not None]
+        if not fixed:
+            return Serving(self.policy or DEFAULT, self.agreement, self.confidence, self.explore, self.seed)
+        if self.policy is not None:
+            raise ValueError(f"policy and {fixed[0]} exclude each other: a policy chooses both quality and tables")
+        for name, value, none in (("agreement", self.agreement, None), ("explore", self.explore, 0.0)):
+            if value != none:
+                raise ValueError(f"{name} is a policy's, and {fixed[0]} is fixed for every image: give one of them")
+        quality = DEFAULT_QUALITY if self.quality is None else self.quality
+        return FixedPolicy(quality, ANNEXK if self.tables is None else self.tables)
 
     def _connections(self) -> list[Connection]:
         several = [self.verify] if isinstance(self.verify, (str, Backend)) else self.verify
@@ -98,10 +141,15 @@ class ChooseQuality(SeveralOutputs):
         fields = rows.fields_of(images, "ChooseQuality", {"key": str, "data": bytes})
         chosen, chosen_type = rows.shape(fields, "ChooseQuality", {"choice": Choice}, ChosenImage)
         failed, failure_type = failure_shape(fields, "ChooseQuality")
-        proposal = self._policy.choose()
-        choose: beam.DoFn = _Choose(proposal, chosen)
+        decider = self.decider()
+        proposal = decider.choose() if isinstance(decider, FixedPolicy) else decider
+        choose: beam.DoFn
         if connections := self._connections():
             choose = VerifyChoice(proposal, connections, self.verify_margin, self.top, self._settings, chosen, failed)
+        elif isinstance(proposal, Choice):
+            choose = _Choose(proposal, chosen)
+        else:
+            choose = _ChooseByPolicy(proposal, self._settings, chosen, failed)
         outputs = images | "Choose" >> (
             beam.ParDo(choose)
             .with_output_types(chosen_type, **{FAILURES: failure_type})
@@ -111,6 +159,8 @@ class ChooseQuality(SeveralOutputs):
 
 
 class _Choose(beam.DoFn):
+    """One choice for all images."""
+
     def __init__(self, choice: Choice, chosen: rows.Shape) -> None:
         self._choice = choice
         self._chosen = chosen
@@ -121,3 +171,45 @@ class _Choose(beam.DoFn):
         self._metrics.chose(self._choice.quality)
         yield self._chosen.make(row, choice=self._choice)
         self._metrics.gave(len(row.data))
+
+
+class _ChooseByPolicy(beam.DoFn):
+    """A policy's choice for each image; the policy is loaded once in a process.
+
+    One image at a time rather than through RunInference: deciding takes a hundredth of decoding, so there is nothing to
+    gain from batches, and an image that waits in one would be decoded a second time.
+    """
+
+    def __init__(self, serving: Serving, settings: jpeg.Settings, chosen: rows.Shape, failed: rows.Shape) -> None:
+        self._serving = serving
+        self._settings = settings
+        self._chosen = chosen
+        self._failed = failed
+        self._shared = Shared()
+        self._metrics = StageMetrics("ChooseQuality")
+
+    def setup(self) -> None:
+        self._onlooker: Onlooker = self._shared.acquire(lambda: onlooker(self._serving, files.read))
+        if (warning := self._onlooker.policy.warning()) is not None:
+            _LOGGER.warning(warning)
+
+    def process(self, row: Any) -> Iterator[Any]:
+        self._metrics.took(len(row.data))
+        try:
+            choice = self._choice(row)
+        except ImageError as error:
+            self._metrics.failed()
+            yield failure(self._failed, row, "ChooseQuality", error)
+            return
+        self._metrics.chose(choice.quality)
+        yield self._chosen.make(row, choice=choice)
+        self._metrics.gave(len(row.data))
+
+    def _choice(self, row: Any) -> Choice:
+        opened = jpeg.open_image(row.data, self._settings.max_pixels)
+        if obstacle_of(opened, self._settings):
+            return self._onlooker.policy.left_alone()  # it will be kept, and CompressJPEG says why
+        pixels = opened.pixels()
+        choice = self._onlooker.policy.choose(self._onlooker.look(opened, pixels), row.key)
+        decoded.keep(opened, pixels)
+        return choice

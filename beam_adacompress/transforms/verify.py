@@ -1,10 +1,12 @@
-"""Verified choice: from a policy's proposal to the cheapest quality at which backends really agree.
+"""Verified choice: the cheapest action at which backends really agree.
 
-    image ─▶ decode ─▶ encode at a quality ─▶ ask ─▶ agrees? cheaper : finer ─▶ ... ─▶ Choice
-                 ▲                                            │
-                 └────────────────────────────────────────────┘  see policy.verify
+    image ─▶ decode ─▶ encode with an action ─▶ ask ─▶ agrees? cheaper : finer ─▶ ... ─▶ Choice
+                 ▲                                             │
+                 └─────────────────────────────────────────────┘
 
-Images wait for their answers side by side; each leaves with the timestamp and in the window that it came in.
+Which action comes next is said by what the policy remembers of other images, over all its families (`policy.search`),
+or, where there is only a fixed proposal, by a ladder of qualities (`policy.verify`). Images wait for their answers side
+by side; each leaves with the timestamp and in the window that it came in.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
+from PIL import Image
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import BackendError, Labels, Query, contract
@@ -23,8 +26,11 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Answered
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg.codec import encode_file, is_worth_it, obstacle_of
-from beam_adacompress.jpeg.tables import ORIGINAL, quantisation
-from beam_adacompress.policy.verify import LADDER, cheapest
+from beam_adacompress.jpeg.tables import ANNEXK, ORIGINAL, quantisation
+from beam_adacompress.policy import search
+from beam_adacompress.policy import verify as ladder
+from beam_adacompress.policy.agent import Array
+from beam_adacompress.policy.policies import Onlooker, Policy, Serving, onlooker
 from beam_adacompress.records import NO_REFERENCE, Choice, Usage
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
@@ -38,10 +44,10 @@ _PIXEL_BYTES = 256 * 1024 * 1024  # of pixels, in each worker process
 
 
 class VerifyChoice(SideBySide):
-    """Replaces a choice by the cheapest one of its table family at which all backends agree.
+    """Chooses the cheapest action at which all backends agree.
 
     Args:
-      choice: the proposal.
+      proposal: a choice, of whose table family the qualities are tried; or a policy, whose actions are.
       connections: to the backends.
       margin: how many of the next finer qualities have to agree as well.
       top: labels of the compressed image among which the reference's best one has to be.
@@ -51,7 +57,7 @@ class VerifyChoice(SideBySide):
 
     def __init__(
         self,
-        choice: Choice,
+        proposal: Union[Choice, Serving],
         connections: Sequence[Connection],
         margin: int,
         top: int,
@@ -59,20 +65,21 @@ class VerifyChoice(SideBySide):
         chosen: rows.Shape,
         failed: rows.Shape,
     ) -> None:
-        self._choice = choice
+        self._proposal = proposal
         self._connections = connections
         self._margin = margin
         self._top = top
         self._settings = settings
         self._chosen = chosen
         self._failed = failed
-        self._version = f"{choice.policy_version}-verified"
-        self._qualities = tuple(sorted({*LADDER, choice.quality}))
         self._metrics = StageMetrics(STAGE)
         self._calls = CallMetrics(STAGE)
 
     def setup(self) -> None:
         self._clients = [connection.client() for connection in self._connections]
+        self._onlooker: Optional[Onlooker] = None
+        if isinstance(self._proposal, Serving):
+            self._onlooker = onlooker(self._proposal, files.read)
         self._names = ", ".join(f"{client.terms.name} {client.terms.version}" for client in self._clients)
         local = all(client.terms.is_local for client in self._clients)
         asked_for = max(connection.manners.concurrency or 0 for connection in self._connections)
@@ -115,41 +122,125 @@ class VerifyChoice(SideBySide):
         try:
             opened = jpeg.open_image(row.data, self._settings.max_pixels)
             if obstacle_of(opened, self._settings):
-                return _Verified(self._choice, asked)  # it will be kept
+                return _Verified(self._kept(), asked)
             with self._room.of(4 * opened.width * opened.height):
-                return _Verified(self._cheapest(_OneImage(row, opened, self._version, self._settings), asked), asked)
+                pixels = opened.pixels()
+                proposed = self._proposed(opened, pixels, row.key)
+                version = f"{proposed.choice.policy_version}-verified"
+                image = _OneImage(row, opened, pixels, version, self._settings)
+                found = proposed.cheapest(_Asking(image, self._clients, self._top, asked), self._margin)
+                if found is None:
+                    found = (ORIGINAL, 100)
+                return _Verified(Choice(*found, version, 1.0, 1.0, self._names), asked)
         except (ImageError, BackendError) as error:
             return _Verified(error, asked)
 
-    def _cheapest(self, image: _OneImage, asked: list[tuple[Client, Answered]]) -> Choice:
-        def labels(client: Client, query: Query) -> Labels:
-            asked.append((client, client.ask(query).result()))
-            answer = asked[-1][1].answer
-            if isinstance(answer, BackendError):
-                raise answer
-            return answer
+    def _kept(self) -> Choice:
+        """The choice for an image that will be kept whatever is chosen."""
+        if self._onlooker is None:
+            assert isinstance(self._proposal, Choice)
+            return self._proposal
+        return self._onlooker.policy.left_alone()
 
-        references = []
-        for client in self._clients:
+    def _proposed(self, opened: jpeg.Source, pixels: Image.Image, key: str) -> _Proposed:
+        if self._onlooker is None:
+            assert isinstance(self._proposal, Choice)
+            return _Proposed(self._proposal)
+        seen = self._onlooker.look(opened, pixels)
+        return _Proposed(self._onlooker.policy.choose(seen, key), self._onlooker.policy, seen)
+
+
+class _Proposed(NamedTuple):
+    """Where a search starts, and what guides it."""
+
+    choice: Choice
+    policy: Optional[Policy] = None
+    seen: Optional[Array] = None  # what the policy sees of the image
+
+    def cheapest(self, asking: _Asking, margin: int) -> Optional[tuple[str, int]]:
+        """The tables and the quality at which the backends agree; None where there are none."""
+        if self.policy is not None and self.seen is not None and (recollection := self.policy.recollection) is not None:
+            return self._over_all(self.policy, recollection, self.seen, asking, margin)
+        qualities = tuple(sorted({*ladder.LADDER, self.choice.quality}))
+        tables = ANNEXK if self.choice.tables == ORIGINAL else self.choice.tables
+        start = qualities.index(self.choice.quality)
+        found = ladder.cheapest(start, len(qualities), lambda index: asking.agrees(tables, qualities[index]), margin)
+        return None if found is None else (tables, qualities[found])
+
+    def _over_all(
+        self, policy: Policy, recollection: search.Recollection, seen: Array, asking: _Asking, margin: int
+    ) -> Optional[tuple[str, int]]:
+        actions = policy.actions
+        qualities = len(policy.artefact.space.qualities)
+
+        def ask(index: int) -> search.Answer:
+            size = asking.size(*actions[index])
+            last = min(index + margin, index // qualities * qualities + qualities - 1)
+            if not asking.gets_smaller(*actions[index]):
+                return search.Answer(None, size)
+            return search.Answer(all(asking.agrees(*actions[each]) for each in range(index, last + 1)), size)
+
+        several = len(actions) > qualities
+        found = search.cheapest(
+            recollection,
+            policy.sizes(seen),
+            asking.original,
+            ask,
+            most=len(actions),
+            worth=search.WORTH if several else search.WORTH_WITHIN_ONE,
+        )
+        return None if found.action is None else actions[found.action]
+
+
+class _Asking:
+    """Asks backends about one image under an action, each action once."""
+
+    def __init__(
+        self, image: _OneImage, clients: Sequence[Client], top: int, asked: list[tuple[Client, Answered]]
+    ) -> None:
+        self._image = image
+        self._clients = clients
+        self._top = top
+        self._asked = asked
+        self._known: dict[tuple[str, int], bool] = {}
+        self._references = []
+        for client in clients:
             if (error := client.terms.too_many_pixels(image.opened.width, image.opened.height)) is not None:
                 raise error
-            references.append(labels(client, image.original))
-            if not references[-1]:
+            self._references.append(self._labels(client, image.original))
+            if not self._references[-1]:
                 name = client.terms.name
                 raise BackendError(NO_REFERENCE, f"{name} sees nothing in the original: there is nothing to verify")
 
-        def agrees(index: int) -> bool:
-            query = image.at(self._choice.tables, self._qualities[index])
-            return query is None or all(
-                reward.agreement(reference, labels(client, query), self._top)
-                for client, reference in zip(self._clients, references)
-            )
+    @property
+    def original(self) -> int:
+        """Bytes of the image as it is."""
+        return len(self._image.original.data)
 
-        start = self._qualities.index(self._choice.quality)
-        found = cheapest(start, len(self._qualities), agrees, self._margin)
-        if found is None:
-            return Choice(ORIGINAL, 100, self._version, 1.0, 1.0, self._names)
-        return Choice(self._choice.tables, self._qualities[found], self._version, 1.0, 1.0, self._names)
+    def size(self, tables: str, quality: int) -> int:
+        """Bytes of what an action makes."""
+        return len(self._image.encoded(tables, quality))
+
+    def gets_smaller(self, tables: str, quality: int) -> bool:
+        """Whether that would take the place of the original."""
+        return self._image.at(tables, quality) is not None
+
+    def agrees(self, tables: str, quality: int) -> bool:
+        """Whether all backends agree; where the original would be kept, they do."""
+        if (tables, quality) not in self._known:
+            query = self._image.at(tables, quality)
+            self._known[tables, quality] = query is None or all(
+                reward.agreement(reference, self._labels(client, query), self._top)
+                for client, reference in zip(self._clients, self._references)
+            )
+        return self._known[tables, quality]
+
+    def _labels(self, client: Client, query: Query) -> Labels:
+        self._asked.append((client, client.ask(query).result()))
+        answer = self._asked[-1][1].answer
+        if isinstance(answer, BackendError):
+            raise answer
+        return answer
 
 
 class _Verified(NamedTuple):
@@ -160,17 +251,25 @@ class _Verified(NamedTuple):
 class _OneImage:
     """An image, and the files that would be made of it."""
 
-    def __init__(self, row: Any, opened: jpeg.Source, version: str, settings: jpeg.Settings) -> None:
+    def __init__(self, row: Any, opened: jpeg.Source, pixels: Image.Image, version: str, settings: jpeg.Settings):
         self.opened = opened
         self.original = Query(row.data, row.key)
-        self._pixels = opened.pixels()
+        self._pixels = pixels
         self._version = version
         self._settings = settings
+        self._last: Optional[tuple[str, int, bytes]] = None
+
+    def encoded(self, tables: str, quality: int) -> bytes:
+        """The file of an action; the last one is kept."""
+        if self._last is None or self._last[:2] != (tables, quality):
+            steps = quantisation(tables, quality, files.read)
+            data = encode_file(self.opened, self._pixels, steps, self._version, self._settings)
+            self._last = (tables, quality, data)
+        return self._last[2]
 
     def at(self, tables: str, quality: int) -> Optional[Query]:
-        """The file of a quality; None where the original is kept, since it would not be smaller."""
-        steps = quantisation(tables, quality, files.read)
-        encoded = encode_file(self.opened, self._pixels, steps, self._version, self._settings)
+        """The file of an action; None where the original is kept, since it would not be smaller."""
+        encoded = self.encoded(tables, quality)
         if not is_worth_it(len(encoded), len(self.original.data), self._settings):
             return None
         return Query(encoded, self.original.key, quality)

@@ -1,0 +1,230 @@
+"""What `adacompress train` is asked to do: the job and its options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+from beam_adacompress import jpeg, reward
+from beam_adacompress.jpeg.codec import SUBSAMPLINGS
+from beam_adacompress.jpeg.tables import ANNEXK, FEATURE_DISTILLATION, ROBIDOUX, Quantisation, check_action
+from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.pipelines.options import adder, check_shared
+from beam_adacompress.policy import dqn
+from beam_adacompress.policy.actions import ActionSpace, action_space
+from beam_adacompress.policy.artefact import AGENTS, DESCRIPTION
+from beam_adacompress.policy.calibration import CONFIDENCE
+from beam_adacompress.policy.dqn import DQNAgent
+from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.lookahead import Sight
+from beam_adacompress.policy.training import AGREEMENT, Learning
+from beam_adacompress.policy.verify import LADDER
+from beam_adacompress.transforms import files
+from beam_adacompress.transforms.trials import TryConfigurations
+from beam_adacompress.trials import Configuration
+
+# Robidoux's tables and Feature Distillation's are seldom the best ones, and each family is asked about.
+FAMILIES = tuple(name for name in jpeg.FAMILIES if name not in (ROBIDOUX, FEATURE_DISTILLATION))
+CANDIDATE = 2  # index of the quality at which a lookahead is shown each family; 11, if nothing else is said
+MOST_CANDIDATES = 5
+_BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
+_MEASURED = ("subsampling", "optimize", "progressive")  # of jpeg.Settings: what the bytes of a trial depend on
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """One training; the fields are the options of `adacompress train`.
+
+    Args:
+      input: a folder or prefix (everything below it), a glob, or one file, on any filesystem that Beam knows.
+      output: the policy's folder.
+      backend: URIs of those that have to agree.
+      agent, agreement, confidence, seed, steps, logs, top: as for `training.Learning`.
+      tables: names of families, or paths of their files; None for FAMILIES. Of the agent `agreement`, as `qualities`.
+      qualities: ascending; None for LADDER.
+      lookahead, embedding: as for `lookahead.Sight`.
+      subsampling, optimize, progressive, max_pixels: as for `jpeg.Settings`.
+      overwrite: replace a policy that is there.
+      max_failures: the largest share of images without an answer with which the job still succeeds; None for any.
+      asking: limits and manners; limits are of each backend.
+
+    Raises:
+      ValueError, TypeError: an option is out of range, or does not go with another.
+      AdaCompressError: limits cannot be kept in the cache.
+    """
+
+    input: str
+    output: str
+    backend: Sequence[str]
+    agent: str = AgreementAgent.kind
+    agreement: Optional[float] = None
+    confidence: float = CONFIDENCE
+    seed: int = 0
+    steps: Optional[int] = None
+    logs: Optional[str] = None
+    top: int = reward.TOP
+    tables: Optional[Sequence[str]] = None
+    qualities: Optional[Sequence[int]] = None
+    lookahead: Optional[str] = None
+    embedding: Optional[str] = None
+    subsampling: str = jpeg.Settings.subsampling
+    optimize: bool = jpeg.Settings.optimize
+    progressive: bool = jpeg.Settings.progressive
+    max_pixels: int = jpeg.Settings.max_pixels
+    overwrite: bool = False
+    max_failures: Optional[float] = None
+    asking: Asking = dataclasses.field(default_factory=Asking)
+
+    def __post_init__(self) -> None:
+        check_shared(self.max_failures, self.seed)
+        how = self.learning()
+        if how.agent == DQNAgent.kind:
+            for name in ("tables", "qualities"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is of the agent {AgreementAgent.kind}: {how.agent} has the published actions, "
+                        f"qualities {', '.join(map(str, dqn.QUALITIES))} of the standard tables"
+                    )
+        for reference in self._families:
+            check_action(reference, 50)
+        for uri in self.backend:
+            name = uri.partition(":")[0]
+            if name in _BY_QUALITY and any(reference != ANNEXK for reference in self._families):
+                raise ValueError(
+                    f"{name} knows images by their quality, which is one of the standard tables: give tables={ANNEXK}"
+                )
+        standard = self.space(action_space([ANNEXK], self._qualities))
+        self.transform(standard, self.sight(standard))
+
+    @property
+    def policy(self) -> str:
+        """The file that is there when the policy is."""
+        return files.join(self.output, DESCRIPTION)
+
+    @property
+    def work(self) -> str:
+        """A folder for the time of the job."""
+        return files.join(self.output, "_adacompress")
+
+    @property
+    def cache(self) -> str:
+        return self.asking.folder(self.output)
+
+    @property
+    def _families(self) -> Sequence[str]:
+        if self.agent == DQNAgent.kind:
+            return (ANNEXK,)
+        return FAMILIES if self.tables is None else self.tables
+
+    @property
+    def _qualities(self) -> Sequence[int]:
+        if self.agent == DQNAgent.kind:
+            return dqn.QUALITIES
+        return LADDER if self.qualities is None else self.qualities
+
+    def learning(self) -> Learning:
+        agreement = AGREEMENT if self.agreement is None else self.agreement
+        return Learning(self.agent, agreement, self.confidence, self.top, self.seed, self.steps, self.logs)
+
+    def settings(self) -> jpeg.Settings:
+        return jpeg.Settings(self.subsampling, self.optimize, self.progressive, max_pixels=self.max_pixels)
+
+    def encoder(self) -> dict[str, Any]:
+        """What a policy remembers of the settings."""
+        return {name: getattr(self, name) for name in _MEASURED}
+
+    def space(self, known: Optional[ActionSpace] = None) -> ActionSpace:
+        """What the policy may choose from; reads the families' files, if it is not known.
+
+        Raises:
+          AdaCompressError: a family cannot be read.
+          ValueError: two families have one name, or qualities are out of range or order.
+        """
+        return known or action_space(self._families, self._qualities, files.read)
+
+    def sight(self, space: ActionSpace) -> Sight:
+        """What is looked at; without the versions of its networks."""
+        count, at = len(space.qualities), min(CANDIDATE, len(space.qualities) - 1)
+        families = range(min(MOST_CANDIDATES, len(space.families))) if self.lookahead is not None else ()
+        return Sight(
+            self.lookahead, tuple(space.quantisation(family * count + at) for family in families), self.embedding
+        )
+
+    def transform(self, space: ActionSpace, sight: Sight) -> TryConfigurations:
+        """What asks about each image."""
+        return TryConfigurations(
+            backends=tuple(self.backend),
+            configurations=configurations(space),
+            settings=self.settings(),
+            sight=sight,
+            manners=self.asking.manners(),
+            cache=self.cache,
+            max_calls=self.asking.max_calls,
+            max_cost=self.asking.max_cost,
+            calls_per_second=self.asking.calls_per_second,
+        )
+
+
+def configurations(space: ActionSpace) -> list[Configuration]:
+    """What to try, in the order of `ActionSpace.distinct`; only standard tables are known by their quality."""
+    unique, _ = space.distinct()
+    qualities: dict[Quantisation, int] = {}
+    for family in space.families:
+        if family.name == ANNEXK:
+            qualities = {family.at(quality): quality for quality in reversed(space.qualities)}
+    return [Configuration(each, qualities.get(each)) for each in unique]
+
+
+class TrainOptions:
+    """The options that are not those of other commands.
+
+    It is no PipelineOptions: Beam parses the options of all loaded jobs together, and `--seed`, `--tables` and those of
+    the encoder are there already, as `adacompress compress` has them. This job hands Beam only Beam's own.
+    """
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        add = adder(parser)
+        add("--agent", default=TrainJob.agent, choices=tuple(AGENTS), help="what learns; dqn is AdaCompress's")
+        add("--seed", type=int, default=0, help="of which images are for what, and of learning")
+        add(
+            "--tables",
+            action="append",
+            metavar="NAMES",
+            help=f"quantisation tables to choose from: {', '.join(jpeg.FAMILIES)} or files of fitted ones, with commas "
+            f"or given several times (not given: {','.join(FAMILIES)})",
+        )
+        add("--qualities", help=f"to choose from, e.g. 10,20,40 (not given: {','.join(map(str, LADDER))})")
+        add(
+            "--lookahead",
+            metavar="NETWORK",
+            help="litert:small.tflite: a small network in the worker; what it says of the original and of a few "
+            "encodings is looked at, too",
+        )
+        add("--embedding", metavar="NETWORK", help="a network in the worker whose raw output is looked at, too")
+        add("--steps", type=int, help="of dqn (not given: 1600, or twice the images that train)")
+        add("--logs", metavar="FOLDER", help="write curves of learning for TensorBoard")
+        add("--subsampling", default=TrainJob.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
+        for name, help_text in (("optimize", "standard Huffman tables"), ("progressive", "one scan")):
+            help_text += ": as the encoder that the policy is for"
+            add(f"--no-{name}", dest=name, action="store_false", default=True, help=help_text)
+        add("--max-pixels", type=int, default=TrainJob.max_pixels, help="larger images are reported as failed")
+
+
+def job_of(values: Mapping[str, Any], asking: Asking) -> TrainJob:
+    """The job that options ask for.
+
+    Raises:
+      ValueError, TypeError, AdaCompressError: as TrainJob.
+    """
+    own = {field.name: values[field.name] for field in dataclasses.fields(TrainJob) if field.name in values}
+    if (tables := values["tables"]) is not None:
+        own["tables"] = tuple(name for each in tables for name in each.split(",") if name)
+    if (written := values["qualities"]) is not None:
+        try:
+            own["qualities"] = tuple(int(text) for text in written.split(","))
+        except ValueError as error:
+            raise ValueError(f"qualities must be whole numbers like 10,20,40, got {written!r}") from error
+    return TrainJob(**own, asking=asking)
