@@ -109,7 +109,7 @@ def keras():
     return pytest.importorskip("keras", reason="needs tensorflow: pip install 'beam-adacompress[train]'")
 
 
-QUICK = Training(members=2, hidden=8, epochs=20, batch=128)
+QUICK = Training(members=2, hidden=8, epochs=20, batch=20, dropout=0.2, decay=0.01, rate=3e-3)
 
 
 @pytest.mark.parametrize("taken", [None, (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)], ids=["full table", "logged"])

@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, Command] = {
     "score": Command("beam_adacompress.pipelines.score", "ask a backend about a sample of what was shrunk"),
     "tables": Command("beam_adacompress.pipelines.tables", "fit quantisation tables to images, or show them"),
     "demo": Command("beam_adacompress.pipelines.demo", "shrink photographs that come with scikit-image and -learn"),
+    "train": Command("beam_adacompress.pipelines.train", "learn a policy for a backend"),
+    "policy": Command("beam_adacompress.pipelines.policy", "show what a policy is, and what it promises"),
+    "evaluate": Command("beam_adacompress.pipelines.evaluate", "judge policies on images that they never saw"),
 }
 
 # What runners say in words of their own.

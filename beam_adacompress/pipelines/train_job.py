@@ -25,7 +25,7 @@ from beam_adacompress.transforms import files
 from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import Configuration
 
-# Robidoux's tables and Feature Distillation's are seldom the best ones, and each family is asked about.
+# Each family takes as many calls for an image as there are qualities; the other two are for whoever names them.
 FAMILIES = tuple(name for name in jpeg.FAMILIES if name not in (ROBIDOUX, FEATURE_DISTILLATION))
 CANDIDATE = 2  # index of the quality at which a lookahead is shown each family; 11, if nothing else is said
 MOST_CANDIDATES = 5
@@ -95,7 +95,7 @@ class TrainJob:
                 raise ValueError(
                     f"{name} knows images by their quality, which is one of the standard tables: give tables={ANNEXK}"
                 )
-        standard = self.space(action_space([ANNEXK], self._qualities))
+        standard = action_space([ANNEXK], self._qualities)  # for checks without reading files
         self.transform(standard, self.sight(standard))
 
     @property
@@ -135,14 +135,14 @@ class TrainJob:
         """What a policy remembers of the settings."""
         return {name: getattr(self, name) for name in _MEASURED}
 
-    def space(self, known: Optional[ActionSpace] = None) -> ActionSpace:
-        """What the policy may choose from; reads the families' files, if it is not known.
+    def space(self) -> ActionSpace:
+        """What the policy may choose from; reads the families' files.
 
         Raises:
           AdaCompressError: a family cannot be read.
-          ValueError: two families have one name, or qualities are out of range or order.
+          ValueError: two families have one name.
         """
-        return known or action_space(self._families, self._qualities, files.read)
+        return action_space(self._families, self._qualities, files.read)
 
     def sight(self, space: ActionSpace) -> Sight:
         """What is looked at; without the versions of its networks."""

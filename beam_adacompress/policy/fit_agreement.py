@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Training:
       dropout: share of the hidden units.
       decay: of the weights, as AdamW has it.
       rate: of learning.
-      batch: rows.
+      batch: images.
       epochs: at most.
       patience: epochs without a better validation loss before it ends.
       smallest_propensity: rows that were likelier to be logged count less, by 1 / propensity; not more than this.
@@ -32,10 +32,10 @@ class Training:
 
     hidden: int = 32
     members: int = 5
-    dropout: float = 0.2
-    decay: float = 1e-2
-    rate: float = 3e-3
-    batch: int = 512
+    dropout: float = 0.5
+    decay: float = 0.1
+    rate: float = 2e-3
+    batch: int = 32
     epochs: int = 60
     patience: int = 6
     smallest_propensity: float = 0.02
@@ -77,34 +77,48 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
     return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
 
 
+class _Grouped(NamedTuple):
+    """Outcomes by image: rows that were logged of one image are learned from together, in one pass."""
+
+    features: Array  # `(images, features)`
+    targets: Array  # weights that agree, and all weights, of each action, `(images, 2 * actions)`; 0 where not known
+
+
+def _grouped(rows: Logged, actions: int, how: Training) -> _Grouped:
+    """Puts the rows of equal features together; rows that were likelier to be logged weigh less."""
+    seen, image = np.unique(rows.features.astype(np.float32), axis=0, return_inverse=True)
+    weights = 1 / np.maximum(rows.propensity, how.smallest_propensity)
+    targets = np.zeros((2, len(seen), actions))
+    for target, values in zip(targets, (weights * rows.agreement, weights)):
+        np.add.at(target, (image.reshape(-1), rows.action), values)
+    targets /= targets[1].sum(axis=1).mean()
+    return _Grouped(seen, np.hstack(list(targets)).astype(np.float32))
+
+
 def _member(
     keras: Any, train: Logged, validate: Logged, families: int, qualities: int, how: Training, seed: int
 ) -> dict[str, Array]:
-    """One network: it sees all rows of an image under any action, but learns only of the actions that were taken."""
+    """One network: it predicts all actions, but learns only of those that were taken."""
     keras.utils.set_random_seed(seed)
     ops = keras.ops
-    x = keras.Input((train.features.shape[1],), name="features")
-    taken = keras.Input((), dtype="int32", name="action")
+    actions = families * qualities
     hidden = keras.layers.Dense(how.hidden, activation=lambda value: keras.activations.gelu(value, approximate=True))
     ease = keras.layers.Dense(families, kernel_initializer="zeros", use_bias=False)
     monotone = _steps_layer(keras, *_start(train, families, qualities))
-    every = monotone(ease(keras.layers.Dropout(how.dropout, seed=seed)(hidden(x))))
-    logit = ops.sum(ops.one_hot(taken, families * qualities) * every, axis=-1)
-    model = keras.Model([x, taken], keras.layers.Activation("sigmoid")(logit))
-    model.compile(keras.optimizers.AdamW(how.rate, weight_decay=how.decay), loss="binary_crossentropy")
+    x = keras.Input((train.features.shape[1],), name="features")
+    model = keras.Model(x, monotone(ease(keras.layers.Dropout(how.dropout, seed=seed)(hidden(x)))))
 
-    def fed(rows: Logged) -> tuple[Any, Any, Any]:
-        weights = 1 / np.maximum(rows.propensity, how.smallest_propensity)
-        inputs = [rows.features.astype(np.float32), rows.action.astype(np.int32)]
-        return inputs, rows.agreement.astype(np.float32), (weights / weights.mean()).astype(np.float32)
+    def cross_entropy(targets: Any, logits: Any) -> Any:
+        agreeing, weights = targets[:, :actions], targets[:, actions:]
+        return ops.sum(weights * ops.softplus(logits) - agreeing * logits, axis=-1)
 
-    inputs, agreement, weights = fed(train)
+    model.compile(keras.optimizers.AdamW(how.rate, weight_decay=how.decay), loss=cross_entropy)
     stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=how.patience, restore_best_weights=True)
+    learned_from, held_out = (_grouped(rows, actions, how) for rows in (train, validate))
     model.fit(
-        inputs,
-        agreement,
-        sample_weight=weights,
-        validation_data=fed(validate),
+        learned_from.features,
+        learned_from.targets,
+        validation_data=tuple(held_out),
         batch_size=how.batch,
         epochs=how.epochs,
         callbacks=[stop, *_curves(keras, how, seed - how.seed)],

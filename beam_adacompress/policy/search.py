@@ -27,7 +27,12 @@ MOST = 4000  # remembered images
 NOISE = 0.05  # of an answer
 # Expected savings below this share of the bytes so far are not worth a call. Within one family a call saves more, and
 # the last one is left out; over several there are many small savings left.
-WORTH_WITHIN_ONE, WORTH = 0.12, 0.04
+WORTH_WITHIN_ONE, WORTH = 0.14, 0.025
+
+
+def worth(families: int) -> float:
+    """The share of the bytes so far below which an expected saving is not worth a call, for so many families."""
+    return WORTH if families > 1 else WORTH_WITHIN_ONE
 
 
 class Answer(NamedTuple):
@@ -77,7 +82,7 @@ def cheapest(
     original: float,
     ask: Callable[[int], Answer],
     most: int,
-    worth: float = WORTH,
+    least_saving: float = WORTH,
 ) -> Found:
     """Searches the cheapest action that agrees.
 
@@ -88,7 +93,7 @@ def cheapest(
       original: bytes of the image as it is.
       ask: asks the backend about an action.
       most: actions that are asked about at most, as long as one has agreed; before that, all are tried.
-      worth: expected savings below this share of the bytes so far are not worth a call.
+      least_saving: expected savings below this share of the bytes so far are not worth a call.
     """
     assert predicted.shape == recollection.answers.shape[1:], (predicted.shape, recollection.answers.shape)
     weights = np.ones(len(recollection), np.float32)
@@ -99,7 +104,7 @@ def cheapest(
         sizes = predicted * math.exp(math.fsum(off) / max(1, len(off)))
         expected = np.where(left & (sizes < least), recollection.chances(weights) * (least - sizes), -math.inf)
         action = int(np.argmax(expected))
-        if expected[action] <= (0 if best is None else worth * least):
+        if expected[action] <= (0 if best is None else least_saving * least):
             break
         left[action] = False
         answer = ask(action)

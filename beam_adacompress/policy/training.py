@@ -240,11 +240,12 @@ def beside_fixed(artefact: PolicyArtefact, test: Outcomes) -> Optional[Row]:
     if not test.keys or ANNEXK not in [family.name for family in space.families]:
         return None
 
-    def came_to(action: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
+    def came_to(action: NDArray[np.intp]) -> tuple[outcomes.Floats, outcomes.Floats, outcomes.Floats]:
         strict = learned.agreed(dataclasses.replace(test, agreement=test.strict), action)
         return learned.sizes(test, action), learned.agreed(test, action), strict
 
     fixed = [came_to(np.full(len(test.keys), space.index(Action(ANNEXK, quality)))) for quality in space.qualities]
-    curve = Curve(ANNEXK, space.qualities, *(np.stack(columns, axis=1) for columns in zip(*fixed)))
+    sizes, agreement, strict = (np.stack(columns, axis=1) for columns in zip(*fixed))
+    curve = Curve(ANNEXK, space.qualities, sizes, agreement, strict)
     policy = Strategy(artefact.agent.kind, POLICY, *came_to(acted(artefact.agent, test)))
     return evaluate([policy], [curve], test.bytes_in, test.bytes_75).strategies[0]

@@ -180,14 +180,13 @@ class _Proposed(NamedTuple):
                 return search.Answer(None, size)
             return search.Answer(all(asking.agrees(*actions[each]) for each in range(index, last + 1)), size)
 
-        several = len(actions) > qualities
         found = search.cheapest(
             recollection,
             policy.sizes(seen),
             asking.original,
             ask,
             most=len(actions),
-            worth=search.WORTH if several else search.WORTH_WITHIN_ONE,
+            least_saving=search.worth(len(actions) // qualities),
         )
         return None if found.action is None else actions[found.action]
 

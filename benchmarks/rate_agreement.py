@@ -1,0 +1,399 @@
+"""Bytes for an agreement: learned policies, verified choice and AdaCompress's agent beside the best fixed quality.
+
+    python benchmarks/rate_agreement.py --images PHOTOGRAPHS... --models NETWORKS.tflite...
+
+Every image is compressed with every action (five table families at eleven qualities, optimised progressive, 4:2:0) and
+each network is asked what it sees, before and after; answers are kept in the cache, so that a run that was stopped goes
+on. Agreement is within the top 5, the reference is the original. Networks are given from the smallest to the largest.
+
+Test images are those that neither training nor calibration nor the search of the table families has seen: a hash of
+the name halves each folder as `benchmarks/tables.py` does, whose families were searched on the first half. Of the
+second half, each fold is tested with a policy that was trained on all other images. Policies are trained on all folders
+together, and tested on each.
+
+Ratios are of mean bytes, to those that a fixed quality needs for the same agreement on the same images, in a bare loop
+over Pillow with its defaults (standard tables, one plain scan, 4:2:0), between two qualities by linear interpolation.
+The policy's own bytes at an agreement are read off its curve over the price of a byte in the same way. With 95 %
+intervals from a paired bootstrap over images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+from numpy.typing import NDArray
+
+from beam_adacompress import jpeg
+from beam_adacompress.estimates import Interval
+from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.asking import default_cache
+from beam_adacompress.pipelines.train_job import TrainJob
+from beam_adacompress.pipelines.trying import try_images
+from beam_adacompress.policy import judging, learned
+from beam_adacompress.policy.dqn import DQNAgent
+from beam_adacompress.policy.fit_agreement import Training
+from beam_adacompress.policy.judging import Judged
+from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.outcomes import Outcomes, outcomes
+from beam_adacompress.policy.training import by_content
+from beam_adacompress.policy.verify import LADDER
+from beam_adacompress.rates import bytes_needed, ratio_of_bytes
+from beam_adacompress.sampling import draw
+from beam_adacompress.transforms.sources import ImageFile, list_images
+from beam_adacompress.trials import NO_ANSWER
+
+TARGETS = (0.97, 0.99)
+ASKED_FOR = {"features": (0.80, 0.70), "lookahead": (0.70, 0.58)}  # ratios at TARGETS
+FAMILIES = ("annexk", "deepn", "mobilenet-v1-small", "mobilenet-v1", "mobilenet-v2")
+SAVING = jpeg.Settings.min_saving
+SECTIONS = ("policies", "promise", "verified", "others", "dqn")
+
+
+class Table(NamedTuple):
+    """What one network says of all images."""
+
+    raw: Outcomes
+    plain: NDArray[np.float64]  # bytes of a bare loop, `(images, qualities)`
+    folder: NDArray[np.str_]  # of each image
+    held: NDArray[np.bool_]  # whether it is one of those that no table family was searched on
+    fold: NDArray[np.intp]
+
+    @property
+    def written(self) -> Outcomes:
+        return judging.written(self.raw, SAVING)
+
+    def columns(self, image: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bytes and agreement of the plain fixed qualities."""
+        return self.plain[image], self.raw.agreement[image, : len(LADDER)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
+    parser.add_argument("--models", type=Path, nargs="+", required=True, help="LiteRT classifiers, the smallest first")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--members", type=int, default=3, help="of each ensemble")
+    parser.add_argument("--repetitions", type=int, default=10, help="of the promise, over random splits")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    options = parser.parse_args()
+    local.quiet_logs()
+    tables = {model: table(options.images, model, None, options.folds) for model in options.models}
+    sections = {
+        "policies": lambda: policies(options, tables),
+        "promise": lambda: promise(options, tables),
+        "verified": lambda: verified(options, tables),
+        "others": lambda: others(options, tables),
+        "dqn": lambda: dqn(options, tables),
+    }
+    for name in options.only:
+        sections[name]()
+
+
+def table(folders: Sequence[Path], model: Path, lookahead: Optional[Path], folds: int) -> Table:
+    """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
+    uri = None if lookahead is None else f"litert:{lookahead}"
+    job = TrainJob(str(folders[0]), "unused", [f"litert:{model}"], tables=FAMILIES, lookahead=uri)
+    space = job.space()
+    transform = job.transform(space, job.sight(space))
+    transform.cache, transform.plain = default_cache("."), LADDER
+    trials, place = [], {}
+    for folder in folders:
+        images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
+        with tempfile.TemporaryDirectory() as scratch:
+            found = by_content(tried(images, transform, scratch, place, folder.name))
+        trials += found
+    trials = [each for each in by_content(trials) if NO_ANSWER not in each.ranks]
+    raw = outcomes(trials, space.distinct()[1])
+    plain = {trial.key: trial.plain for trial in trials}
+    return Table(
+        raw,
+        np.array([plain[key] for key in raw.keys], np.float64),
+        np.array([place[key][0] for key in raw.keys]),
+        np.array([place[key][1] for key in raw.keys]),
+        np.array([int(draw(key, "fold") * folds) for key in raw.keys]),
+    )
+
+
+def tried(images, transform, scratch, place, folder):  # noqa: ANN001, ANN201
+    """The trials of a folder; where each content is from, and whether it is held, goes into `place`."""
+    found = try_images(images, transform, scratch, PipelineOptions([]), []).trials
+    for trial in found:
+        held = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
+        before = place.get(trial.sha256, (folder, True))
+        place[trial.sha256] = (before[0], before[1] and held)
+    return found
+
+
+def taught(table: Outcomes, members: int, seed: int = 0) -> AgreementAgent:
+    """An agent that learned from images, a seventh of them to know when to stop."""
+    agent = AgreementAgent(len(FAMILIES), len(LADDER), how=Training(members=members, seed=seed))
+    stop = np.array([draw(key, f"stop {seed}") < 1 / 7 for key in table.keys])
+    agent.learn(table.take(np.flatnonzero(~stop)).logged(), table.take(np.flatnonzero(stop)).logged())
+    agent.remember(table)
+    return agent
+
+
+def cross_fitted(data: Table, members: int) -> tuple[NDArray[np.float64], NDArray[np.float64], list[AgreementAgent]]:
+    """Bytes and agreement of every image at every price, by the policy that has not seen its fold; and the policies."""
+    prices = learned.prices(data.raw)
+    sizes, agreement = (np.zeros((len(data.raw.keys), len(prices))) for _ in range(2))
+    agents = []
+    for fold in range(data.fold.max() + 1):
+        agents.append(taught(data.raw.take(np.flatnonzero(data.fold != fold)), members))
+        mine = np.flatnonzero(data.fold == fold)
+        test = data.written.take(mine)
+        predicted = agents[-1].learned.predict(test.features.astype(np.float32))
+        for index, price in enumerate(prices):
+            came = judging.judged(test, learned.decide(predicted, test.bytes_in, price).action)
+            sizes[mine, index], agreement[mine, index] = came.sizes, came.agreement
+    return sizes, agreement, agents
+
+
+def policies(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== learned policies: bytes relative to the plain fixed quality of the same agreement")
+    for index, (model, data) in enumerate(tables.items()):
+        print(f"\n{model.stem}")
+        rows = {"features": data}
+        if index:
+            stand_in = options.models[index - 1]
+            share = stand_in.stat().st_size / model.stat().st_size
+            print(f"  looking ahead with {stand_in.stem}, {share:.2f} of its size")
+            rows["lookahead"] = table(options.images, model, stand_in, options.folds)
+        for name, seen in rows.items():
+            sizes, agreement, _ = cross_fitted(seen, options.members)
+            for where in (*sorted(set(data.folder)), "all"):
+                image = seen.held & ((seen.folder == where) | (where == "all"))
+                cells = []
+                for target, wanted in zip(TARGETS, ASKED_FOR[name]):
+                    plain = seen.columns(image)
+                    ratio = ratio_of_bytes((sizes[image], plain[0]), (agreement[image], plain[1]), target)
+                    cells.append(f"at {target}: {said(ratio)} {verdict(ratio.mean, wanted)}")
+                print(f"  {name:<10} {where:<10} {image.sum():>5} images  " + "   ".join(cells), flush=True)
+        for where in (*sorted(set(data.folder)), "all"):
+            print(f"  {'':<10} {where:<10} {orientation(data, where)}")
+
+
+def orientation(data: Table, where: str) -> str:
+    """What fixed settings and the oracle come to, relative to the same."""
+    image = data.held & ((data.folder == where) | (where == "all"))
+    sizes, agreement = data.columns(image)
+    plain = [bytes_needed(sizes.mean(0), agreement.mean(0), target) for target in TARGETS]
+    written = data.written.take(np.flatnonzero(image))
+    fixed = [
+        [
+            bytes_needed(written.sizes[:, c].mean(0), written.agreement[:, c].mean(0), target) / bytes_of
+            for target, bytes_of in zip(TARGETS, plain)
+        ]
+        for c in (slice(at * len(LADDER), (at + 1) * len(LADDER)) for at in range(len(FAMILIES)))
+    ]
+    best = np.nanmin(np.array(fixed), axis=0)
+    oracle = judging.oracle("oracle", written).sizes.mean() / written.bytes_75.mean()
+    return (
+        f"fixed: standard tables, optimised progressive {fixed[0][0]:.2f}, {fixed[0][1]:.2f}; the best family "
+        f"{best[0]:.2f}, {best[1]:.2f}; plain is {plain[0] / written.bytes_75.mean():.2f}, "
+        f"{plain[1] / written.bytes_75.mean():.2f} of quality 75, the oracle {oracle:.2f}"
+    )
+
+
+def promise(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== the promise: agreement on test images, over random splits of all images, confidence 0.9")
+    for model, data in tables.items():
+        for target in (0.95, 0.97):
+            kept, told = 0, []
+            for seed in range(options.repetitions):
+                parts = np.array([draw(key, f"split {seed}") for key in data.raw.keys])
+                agent = agent_of(data, parts < 0.5, seed)
+                calibrate = data.written.take(np.flatnonzero((parts >= 0.5) & (parts < 0.75)))
+                settings = learned.prices(data.raw)
+                found = learned.calibration(agent.learned, calibrate, settings).promise(target)
+                agent.price = None if found.setting is None else settings[found.setting]
+                test = data.written.take(np.flatnonzero(parts >= 0.75))
+                came = judging.judged(test, judging.acted(agent, test))
+                kept += came.agreement.mean() >= target
+                told.append((came.agreement.mean(), came.sizes.mean() / test.bytes_75.mean()))
+            lowest, mean = min(told)[0], np.mean(told, axis=0)
+            print(
+                f"{model.stem:<32} target {target}: kept in {kept} of {options.repetitions}, agreement {mean[0]:.3f} "
+                f"(lowest {lowest:.3f}), {mean[1]:.2f} of quality 75 {'as asked for' if kept >= 9 else 'TOO SELDOM'}",
+                flush=True,
+            )
+
+
+_AGENTS: dict[tuple[int, int], AgreementAgent] = {}
+
+
+def agent_of(data: Table, train: NDArray[np.bool_], seed: int) -> AgreementAgent:
+    """The agent of a split; both targets share it."""
+    name = (id(data.raw), seed)
+    if name not in _AGENTS:
+        _AGENTS[name] = taught(data.raw.take(np.flatnonzero(train)), 1, seed)
+    return _AGENTS[name]
+
+
+def verified(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== verified choice: the backend is asked about each image; calls count the reference's")
+    chosen: dict[tuple[Path, str], NDArray[np.intp]] = {}
+    for model, data in tables.items():
+        for name, count in (("standard tables", 1), ("all families", len(FAMILIES))):
+            width = count * len(LADDER)
+            action, calls = np.zeros(len(data.raw.keys), np.intp), np.zeros(len(data.raw.keys))
+            written = narrowed(data.written, width)
+            for fold in range(data.fold.max() + 1):
+                mine = np.flatnonzero(data.fold == fold)
+                rest = narrowed(data.raw, width).take(np.flatnonzero(data.fold != fold))
+                agent = by_size(rest, count)
+                found = judging.searched(agent, written.take(mine), count)
+                action[mine], calls[mine] = found.action, found.calls
+            chosen[model, name] = action
+            for where in (*sorted(set(data.folder)), "all"):
+                image = np.flatnonzero(data.held & ((data.folder == where) | (where == "all")))
+                seen = written.take(image)
+                came = judging.judged(seen, action[image])
+                against = came.sizes.mean() / judging.oracle("", seen).sizes.mean()
+                asked = calls[image].mean()
+                most = 4 if count == 1 else 8
+                good = came.agreement.mean() >= 0.995 and against <= 1.10 and asked <= most
+                print(
+                    f"{model.stem:<32} {name:<16} {where:<10} agreement {came.agreement.mean():.3f}, {against:.3f} of "
+                    f"the oracle's bytes, {came.sizes.mean() / seen.bytes_75.mean():.3f} of quality 75, "
+                    f"{asked:.2f} calls an image {'as asked for' if good else 'MORE THAN ASKED FOR'}",
+                    flush=True,
+                )
+    print("\nwhat another network, which took no part, says of them (all families)")
+    for model in tables:
+        for other, data in tables.items():
+            came = judging.judged(data.written, chosen[model, "all families"])
+            print(f"  verified by {model.stem:<32} seen by {other.stem:<32} agreement {came.agreement.mean():.3f}")
+
+
+def narrowed(table: Outcomes, width: int) -> Outcomes:
+    """The first actions alone."""
+    return Outcomes(
+        table.keys,
+        table.features,
+        table.sizes[:, :width],
+        table.agreement[:, :width],
+        table.strict[:, :width],
+        table.bytes_in,
+        table.bytes_75,
+    )
+
+
+def by_size(table: Outcomes, families: int) -> AgreementAgent:
+    """An agent that predicts bytes, and remembers; verified choice needs no more, so the rest is trained briefly."""
+    agent = AgreementAgent(families, len(LADDER), how=Training(members=1, epochs=1))
+    agent.learn(table.logged(), table.logged())
+    agent.remember(table)
+    return agent
+
+
+def others(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== on what it was not trained on: two networks and two folders train, the third ones test, at 0.97")
+    models, folders = list(tables), sorted(set(next(iter(tables.values())).folder))
+    for left_out, test in enumerate(models):
+        for where in folders:
+            mine = [tables[each] for each in models if each != test]
+            both = judged_by_all([each.raw for each in mine])
+            image = mine[0].folder != where
+            drawn = np.array([draw(key, "split 0") for key in both.keys])
+            agent = taught(both.take(np.flatnonzero(image & (drawn < 0.7))), options.members)
+            calibrate = judging.written(both.take(np.flatnonzero(image & (drawn >= 0.7))), SAVING)
+            settings = learned.prices(both)
+            found = learned.calibration(agent.learned, calibrate, settings).promise(0.97)
+            agent.price = None if found.setting is None else settings[found.setting]
+            data = tables[test]
+            seen = data.held & (data.folder == where)
+            at = data.written.take(np.flatnonzero(seen))
+            came = judging.judged(at, judging.acted(agent, at))
+            ratio = at_same_agreement(came, data.columns(seen))
+            print(
+                f"  {test.stem:<32} {where:<10} {seen.sum():>4} images: agreement {came.agreement.mean():.3f} for 0.97 "
+                f"promised elsewhere, {said(ratio)} {verdict(ratio.mean, 0.90)}",
+                flush=True,
+            )
+        assert left_out < len(models)
+
+
+def judged_by_all(tables: Sequence[Outcomes]) -> Outcomes:
+    """One table in which all networks have to agree."""
+    first = tables[0]
+    assert all(each.keys == first.keys for each in tables), "the networks answered for the same images"
+    return Outcomes(
+        first.keys,
+        first.features,
+        first.sizes,
+        np.min([each.agreement for each in tables], axis=0),
+        np.min([each.strict for each in tables], axis=0),
+        first.bytes_in,
+        first.bytes_75,
+    )
+
+
+def at_same_agreement(
+    came: Judged, plain: tuple[NDArray[np.float64], NDArray[np.float64]], samples: int = 500
+) -> Interval:
+    """Bytes relative to those of the fixed quality that has the same agreement on the same images."""
+    random = np.random.default_rng(0)
+
+    def ratio(drawn: NDArray[np.int64]) -> float:
+        needed = bytes_needed(plain[0][drawn].mean(0), plain[1][drawn].mean(0), float(came.agreement[drawn].mean()))
+        return 0.0 if np.isnan(needed) else float(came.sizes[drawn].mean()) / needed
+
+    images = len(came.sizes)
+    drawn = np.sort([ratio(random.integers(0, images, images)) for _ in range(samples)])
+    low, high = (float(drawn[round(share * (samples - 1))]) for share in (0.025, 0.975))
+    return Interval(ratio(np.arange(images)), low, high)
+
+
+def dqn(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== AdaCompress's agent as published (ten qualities, standard tables), on the built-in features")
+    for model in tables:
+        job = TrainJob(str(options.images[0]), "unused", [f"litert:{model}"], agent="dqn")
+        space = job.space()
+        transform = job.transform(space, job.sight(space))
+        transform.cache, transform.plain = default_cache("."), LADDER
+        trials, place = [], {}
+        for folder in options.images:
+            images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
+            with tempfile.TemporaryDirectory() as scratch:
+                trials += tried(images, transform, scratch, place, folder.name)
+        found = [each for each in by_content(trials) if NO_ANSWER not in each.ranks]
+        raw = outcomes(found, space.distinct()[1])
+        plain_of = {trial.key: trial.plain for trial in found}
+        plain = np.array([plain_of[key] for key in raw.keys], np.float64)
+        own = np.array([int(draw(key, "fold") * 2) for key in raw.keys])
+        agent = DQNAgent()
+        agent.learn_online(raw.take(np.flatnonzero(own == 0)), 1600)
+        fixed = tables[model]
+        for where in (*sorted(set(fixed.folder)), "all"):
+            held = np.array([place[key][1] and (where == "all" or place[key][0] == where) for key in raw.keys])
+            image = np.flatnonzero(held & (own == 1))
+            seen = raw.take(image)
+            came = judging.judged(seen, judging.acted(agent, seen))
+            rows = [fixed.raw.keys.index(key) for key in seen.keys]
+            ratio = at_same_agreement(came, (plain[image], fixed.raw.agreement[rows, : len(LADDER)]))
+            reward = float((came.agreement - came.sizes / seen.bytes_75).mean())
+            print(
+                f"  {model.stem:<32} {where:<10} {len(image):>4} images: agreement {came.agreement.mean():.3f}, "
+                f"{came.sizes.mean() / seen.bytes_75.mean():.2f} of quality 75, reward {reward:.3f}, {said(ratio)} of "
+                "the plain fixed quality",
+                flush=True,
+            )
+
+
+def said(ratio: Interval) -> str:
+    return f"{ratio.mean:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def verdict(ratio: float, wanted: float) -> str:
+    return f"at most {wanted:.2f}, as asked for" if ratio <= wanted else f"MORE than the {wanted:.2f} asked for"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from beam_adacompress.pipelines import cli
+from beam_adacompress.policy import artefact, features, policies
+from beam_adacompress.policy.actions import action_space
+from beam_adacompress.policy.agreement import AgreementModel
+from beam_adacompress.policy.artefact import Baseline, PolicyArtefact
+from beam_adacompress.policy.calibration import Calibration
+from beam_adacompress.policy.dqn import NAMES, DQNAgent, of_arrays
+from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.lookahead import Sight
+
+SPACE = action_space(["annexk", "deepn"], [10, 50, 90])
+COUNT = len(features.NAMES)
+
+
+def saved(folder, agent, space, sight, calibration, baseline):
+    made = PolicyArtefact(
+        space=space,
+        agent=agent,
+        sight=sight,
+        settings=(0.0, 1e-5)[: len(calibration.disagreements)],
+        calibration=calibration,
+        promise=calibration.promise(0.97),
+        backends=(("litert:a.tflite", "abc"), ("baidu", "1")),
+        encoder={"subsampling": "4:2:0", "optimize": True},
+        top=5,
+        baseline=baseline,
+        data={"images": 1000, "sha256": "ff"},
+        versions={"beam-adacompress": "0.1.0", "keras": "3"},
+    )
+    return artefact.save(made, lambda name, data: (folder / name).write_bytes(data) and None)
+
+
+@pytest.fixture
+def policy(tmp_path):
+    """Version and folder of a default agent's policy that looks ahead."""
+    candidates = (SPACE.quantisation(0), SPACE.quantisation(3))
+    sight = Sight("litert:small.tflite", candidates, None, ("9",))
+    count = COUNT + 4 + 4 * len(candidates)
+    shapes = {"mean": (count,), "scale": (count,), "w1": (2, count, 5), "b1": (2, 5), "w_ease": (2, 5, 2)}
+    shapes |= {"base": (2, 2), "steps": (2, 2, 3), "w_size": (count, 6), "b_size": (6,)}
+    model = AgreementModel(**{name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    agent = AgreementAgent(2, 3, model, 1e-5)
+    return saved(tmp_path, agent, SPACE, sight, Calibration(400, (0, 6)), Baseline(300, 0.98, 0.2)), tmp_path
+
+
+def show(path, *options):
+    return cli.main(["policy", "show", str(path), *options])
+
+
+def test_a_policy_in_words(policy, capsys):
+    version, folder = policy
+    assert show(folder) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"policy      {version}, an agent of the kind agreement",
+        "backend     litert:a.tflite, version abc",
+        "backend     baidu, version 1",
+        "agreement   the original's label is among the best 5 of the result, for all backends",
+        "actions     6: the tables annexk, deepn at the qualities 10, 50, 90",
+        "encoder     subsampling 4:2:0, optimize True",
+        f"looks at    {COUNT} features of the image, what litert:small.tflite says of it and of 2 encodings; "
+        f"{COUNT + 12} numbers in all",
+        "promise     an agreement of 0.97 with a confidence of 0.9; it is 0.985 on 400 calibration images",
+        "0.9?        yes, with 0.985 on calibration images",
+        "0.95?       yes, with 0.985 on calibration images",
+        "0.97?       yes, with 0.985 on calibration images",
+        "0.99?       yes, with 1.000 on calibration images",
+        "on test     agreement 0.980, size ratio 0.200, reward 0.780 on 300 images",
+        "trained on  1000 images, those to calibrate and to test with included",
+        "made with   beam-adacompress 0.1.0, keras 3",
+    ]
+
+
+def test_a_policy_that_promises_nothing(tmp_path, capsys):
+    shapes = {"mean": (COUNT,), "scale": (COUNT,), "w1": (COUNT, 3), "b1": (3,), "w2": (3, 2), "b2": (2,)}
+    shapes |= {"w3": (2, 2), "b3": (2,), "w4": (2, 3), "b4": (3,)}
+    network = of_arrays({name: np.ones(shapes[name], np.float32) for name in NAMES})
+    space = action_space(["annexk"], [10, 50, 90])
+    saved(tmp_path, DQNAgent(network, 3), space, Sight(), Calibration(100, (4,)), None)
+    assert show(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "an agent of the kind dqn" in said
+    assert "confidence of 0.9: 100 calibration images do not show it; so nothing is promised\n" in said
+    assert "promise     it could promise 0.9: give --agreement 0.9\n" in said
+    assert "0.9?        yes, with 0.960 on calibration images\n0.95?       no\n" in said
+    assert "on test     no image was left to test it on" in said
+
+
+def test_the_description(policy, capsys):
+    version, folder = policy
+    assert show(folder, "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"version": version, **json.loads((folder / "policy.json").read_text())}
+
+
+def test_the_policy_that_comes_with_the_package(policy, monkeypatch, capsys):
+    version, folder = policy
+    (folder / "default").mkdir()
+    for name in ("policy.json", "weights.npz"):
+        (folder / name).rename(folder / "default" / name)
+    monkeypatch.setattr(policies.resources, "files", lambda package: folder)
+    assert show("default") == 0
+    assert f"policy      {version}" in capsys.readouterr().out
+
+
+def test_a_broken_policy_is_refused_in_one_sentence(policy, capsys):
+    _, folder = policy
+    (folder / "weights.npz").write_bytes(b"PK")
+    for options in ([], ["--json"]):
+        assert show(folder, *options) == 1
+        assert "is damaged: the weights are not those that it names\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["show"], 2, "the following arguments are required: path"),
+        (["show", "/nowhere"], 1, "the policy's file /nowhere/policy.json cannot be read: No such file or directory"),
+        (["show", "a", "b"], 2, "unrecognized arguments: b"),
+        (["shw"], 2, "unknown 'shw'; adacompress policy knows show"),
+    ],
+)
+def test_wrong_usage(arguments, status, message, capsys):
+    assert cli.main(["policy", *arguments]) == status
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_usage(capsys):
+    assert cli.main(["policy"]) == 0
+    assert "usage: adacompress policy show PATH [--json]" in capsys.readouterr().out
