@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from beam_adacompress.pipelines import cli
+from beam_adacompress.pipelines.train import said_of_promise
 from beam_adacompress.policy import artefact, features, policies
 from beam_adacompress.policy.actions import action_space
 from beam_adacompress.policy.agreement import AgreementModel
@@ -136,3 +137,27 @@ def test_wrong_usage(arguments, status, message, capsys):
 def test_usage(capsys):
     assert cli.main(["policy"]) == 0
     assert "usage: adacompress policy show PATH [--json]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("disagreements", "images", "kind", "said"),
+    [
+        ((0,), 100, "agreement", ["promised: an agreement of 0.97 with a confidence of 0.9; it is 1.000 on 100 cal"]),
+        (
+            (4, 5),
+            100,
+            "agreement",
+            [
+                "not promised: an agreement of 0.97 with a confidence of 0.9: 100 calibration images do not show it; "
+                "so every image is left as it is",
+                "it could promise 0.9: give --agreement 0.9",
+            ],
+        ),
+        ((0,), 5, "dqn", ["not promised: an agreement of 0.97 with a confidence of 0.9: 5 calibration images cannot"]),
+    ],
+)
+def test_promises_in_words(disagreements, images, kind, said):
+    calibration = Calibration(images, disagreements)
+    found = list(said_of_promise(calibration.promise(0.97), calibration, kind))
+    assert len(found) == len(said)
+    assert all(line.startswith(start) for line, start in zip(found, said, strict=True))

@@ -20,7 +20,6 @@ from beam_adacompress.pipelines.train_job import TrainJob, configurations
 from beam_adacompress.policy import artefact, learned, training
 from beam_adacompress.policy.actions import action_space
 from beam_adacompress.policy.artefact import Baseline
-from beam_adacompress.policy.calibration import Calibration
 from beam_adacompress.policy.features import NAMES
 from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.lookahead import Sight
@@ -365,30 +364,6 @@ def test_every_backend_has_a_say(keras):
     assert parts.images == 200
     assert parts.test.agreement[:, 0].sum() == 0
     assert found.baseline.agreement > 0.9
-
-
-@pytest.mark.parametrize(
-    ("disagreements", "images", "kind", "said"),
-    [
-        ((0,), 100, "agreement", ["promised: an agreement of 0.97 with a confidence of 0.9; it is 1.000 on 100 cal"]),
-        (
-            (4, 5),
-            100,
-            "agreement",
-            [
-                "not promised: an agreement of 0.97 with a confidence of 0.9: 100 calibration images do not show it; "
-                "so every image is left as it is",
-                "it could promise 0.9: give --agreement 0.9",
-            ],
-        ),
-        ((0,), 5, "dqn", ["not promised: an agreement of 0.97 with a confidence of 0.9: 5 calibration images cannot"]),
-    ],
-)
-def test_promises_in_words(disagreements, images, kind, said):
-    calibration = Calibration(images, disagreements)
-    found = list(train.said_of_promise(calibration.promise(0.97), calibration, kind))
-    assert len(found) == len(said)
-    assert all(line.startswith(start) for line, start in zip(found, said, strict=True))
 
 
 def test_curves_of_learning_are_written(keras, tmp_path):

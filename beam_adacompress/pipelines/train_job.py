@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.jpeg.codec import SUBSAMPLINGS
-from beam_adacompress.jpeg.tables import ANNEXK, FEATURE_DISTILLATION, ROBIDOUX, Quantisation, check_action
+from beam_adacompress.jpeg.tables import ANNEXK, LEARNABLE, Quantisation, check_action
 from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.policy import dqn
@@ -26,9 +26,9 @@ from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import Configuration
 
 # Each family takes as many calls for an image as there are qualities; the other two are for whoever names them.
-FAMILIES = tuple(name for name in jpeg.FAMILIES if name not in (ROBIDOUX, FEATURE_DISTILLATION))
-CANDIDATE = 2  # index of the quality at which a lookahead is shown each family; 11, if nothing else is said
-MOST_CANDIDATES = 5
+FAMILIES = LEARNABLE
+CANDIDATES = (0, 2)  # indices of the qualities at which a lookahead is shown each family; 5 and 11, if nothing is said
+MOST_FAMILIES = 5  # that it is shown
 _BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
 _MEASURED = ("subsampling", "optimize", "progressive")  # of jpeg.Settings: what the bytes of a trial depend on
 
@@ -146,11 +146,11 @@ class TrainJob:
 
     def sight(self, space: ActionSpace) -> Sight:
         """What is looked at; without the versions of its networks."""
-        count, at = len(space.qualities), min(CANDIDATE, len(space.qualities) - 1)
-        families = range(min(MOST_CANDIDATES, len(space.families))) if self.lookahead is not None else ()
-        return Sight(
-            self.lookahead, tuple(space.quantisation(family * count + at) for family in families), self.embedding
-        )
+        count = len(space.qualities)
+        families = range(min(MOST_FAMILIES, len(space.families))) if self.lookahead is not None else ()
+        places = sorted({min(at, count - 1) for at in CANDIDATES})
+        shown = [space.quantisation(family * count + at) for family in families for at in places]
+        return Sight(self.lookahead, tuple(dict.fromkeys(shown)), self.embedding)
 
     def transform(self, space: ActionSpace, sight: Sight) -> TryConfigurations:
         """What asks about each image."""

@@ -15,13 +15,12 @@ from importlib import metadata
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
-from numpy.typing import NDArray
 
-from beam_adacompress import reward
+from beam_adacompress import jpeg, reward
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.evaluation import POLICY, Curve, Row, Strategy, evaluate
+from beam_adacompress.evaluation import Row, evaluate
 from beam_adacompress.jpeg.tables import ANNEXK
-from beam_adacompress.policy import learned, outcomes
+from beam_adacompress.policy import judging, learned, outcomes
 from beam_adacompress.policy.actions import Action, ActionSpace
 from beam_adacompress.policy.agent import Agent
 from beam_adacompress.policy.artefact import AGENTS, Baseline, PolicyArtefact
@@ -29,7 +28,7 @@ from beam_adacompress.policy.calibration import CONFIDENCE, Calibration
 from beam_adacompress.policy.dqn import DQNAgent
 from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.fit_dqn import DQN
-from beam_adacompress.policy.learned import MOST_CAUTIOUS, ORIGINAL_ACTION, AgreementAgent
+from beam_adacompress.policy.learned import MOST_CAUTIOUS, AgreementAgent
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.outcomes import CALIBRATE, TEST, TRAIN, VALIDATE, Outcomes
 from beam_adacompress.trials import Trial
@@ -80,7 +79,7 @@ class Learning:
 
 
 class Parts(NamedTuple):
-    """The images by what they are for; no content is in two of them."""
+    """The images by what they are for; no content is in two of them. The last two hold what would be written."""
 
     train: Outcomes
     validate: Outcomes
@@ -134,7 +133,9 @@ def parts_of(trials: Sequence[Trial], columns: Sequence[int], top: int, seed: in
       seed: of dealing.
     """
     table = outcomes.outcomes(by_content(trials), columns, top)
-    return Parts(*(table.of([part], str(seed)) for part in (TRAIN, VALIDATE, CALIBRATE, TEST)))
+    train, validate = (table.of([part], str(seed)) for part in (TRAIN, VALIDATE))
+    real = judging.written(table, jpeg.Settings.min_saving)
+    return Parts(train, validate, *(real.of([part], str(seed)) for part in (CALIBRATE, TEST)))
 
 
 def train(
@@ -172,6 +173,7 @@ def train(
     if isinstance(taught.agent, AgreementAgent):
         taught.agent.price = None if promise.setting is None else taught.settings[promise.setting]
     contents = sorted(key for part in parts for key in part.keys)
+    fingerprint = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     artefact = PolicyArtefact(
         space=space,
         agent=taught.agent,
@@ -179,14 +181,20 @@ def train(
         settings=taught.settings,
         calibration=taught.calibration,
         promise=promise,
-        backends=tuple(sorted({(trial.backend, trial.backend_version) for trial in trials})),
+        backends=tuple(sorted({(_short(trial.backend), trial.backend_version) for trial in trials})),
         encoder=encoder,
         top=how.top,
         baseline=_baseline(taught.agent, parts.test),
-        data={"images": len(contents), "sha256": hashlib.sha256("\n".join(contents).encode()).hexdigest()},
+        data={"images": len(contents), "seed": how.seed, "sha256": fingerprint},
         versions={**versions(), "keras": metadata.version("keras")},
     )
     return Trained(artefact, parts)
+
+
+def _short(uri: str) -> str:
+    """A backend's URI without the folders of its file and without parameters: `litert:model.tflite`."""
+    name, _, path = uri.partition("?")[0].partition(":")
+    return f"{name}:{path.rpartition('/')[2]}" if path else name
 
 
 def _agreement(parts: Parts, space: ActionSpace, how: Learning) -> _Taught:
@@ -201,7 +209,8 @@ def _dqn(parts: Parts, how: Learning) -> _Taught:
     agent = DQNAgent(actions=parts.train.sizes.shape[1], how=DQN(seed=how.seed), logs=how.logs)
     steps = max(PUBLISHED_STEPS, 2 * len(parts.train.keys)) if how.steps is None else how.steps
     agent.learn_online(parts.train, steps)
-    disagreements = len(parts.calibrate.keys) - learned.agreed(parts.calibrate, acted(agent, parts.calibrate)).sum()
+    came = judging.judged(parts.calibrate, judging.acted(agent, parts.calibrate))
+    disagreements = len(parts.calibrate.keys) - came.agreement.sum()
     return _Taught(agent, (MOST_CAUTIOUS,), Calibration(len(parts.calibrate.keys), (int(disagreements),)))
 
 
@@ -211,27 +220,18 @@ def _together(*several: Outcomes) -> Outcomes:
     return Outcomes(keys=tuple(key for each in several for key in each.keys), **arrays)
 
 
-def acted(agent: Agent, table: Outcomes) -> NDArray[np.intp]:
-    """The action that an agent likes best for each image, or ORIGINAL_ACTION, `(images,)`."""
-    seen = table.features.astype(np.float32)
-    if isinstance(agent, AgreementAgent):
-        return learned.choose(agent.learned, seen, table.bytes_in, agent.price).action
-    action = agent.act(seen).argmax(axis=1)
-    return np.where(action == agent.actions, ORIGINAL_ACTION, action)
-
-
 def _baseline(agent: Agent, test: Outcomes) -> Optional[Baseline]:
     if not test.keys:
         return None
-    action = acted(agent, test)
-    ratio = learned.sizes(test, action) / test.bytes_in
-    return Baseline(len(test.keys), float(learned.agreed(test, action).mean()), float(ratio.mean()))
+    came = judging.judged(test, judging.acted(agent, test))
+    ratio = came.sizes / test.bytes_in
+    return Baseline(len(test.keys), float(came.agreement.mean()), float(ratio.mean()))
 
 
 def beside_fixed(artefact: PolicyArtefact, test: Outcomes) -> Optional[Row]:
     """The policy on test images, against the curve of the standard tables' fixed qualities on the same images.
 
-    Of both, a result that is not smaller than its original has the original's bytes, and its own agreement.
+    Of both, an original is kept where a result would not be worth it, as `adacompress compress` does.
 
     Returns:
       None where there are no test images, or the standard tables are not among the actions.
@@ -240,12 +240,7 @@ def beside_fixed(artefact: PolicyArtefact, test: Outcomes) -> Optional[Row]:
     if not test.keys or ANNEXK not in [family.name for family in space.families]:
         return None
 
-    def came_to(action: NDArray[np.intp]) -> tuple[outcomes.Floats, outcomes.Floats, outcomes.Floats]:
-        strict = learned.agreed(dataclasses.replace(test, agreement=test.strict), action)
-        return learned.sizes(test, action), learned.agreed(test, action), strict
-
-    fixed = [came_to(np.full(len(test.keys), space.index(Action(ANNEXK, quality)))) for quality in space.qualities]
-    sizes, agreement, strict = (np.stack(columns, axis=1) for columns in zip(*fixed))
-    curve = Curve(ANNEXK, space.qualities, sizes, agreement, strict)
-    policy = Strategy(artefact.agent.kind, POLICY, *came_to(acted(artefact.agent, test)))
+    columns = [space.index(Action(ANNEXK, quality)) for quality in space.qualities]
+    curve = judging.curve(ANNEXK, space.qualities, test, columns)
+    policy = judging.by_policy(artefact.agent.kind, artefact.agent, test)
     return evaluate([policy], [curve], test.bytes_in, test.bytes_75).strategies[0]
