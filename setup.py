@@ -46,7 +46,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["beam_adacompress", "beam_adacompress.*"]),
-    package_data={"beam_adacompress": ["py.typed", "templates/*.html", "jpeg/families/*.json"]},
+    package_data={"beam_adacompress": ["py.typed", "templates/*.html", "jpeg/families/*.json", "policy/default/*"]},
     install_requires=[
         "apache-beam>=2.77,<3",
         "jinja2>=3.1",

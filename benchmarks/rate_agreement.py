@@ -23,7 +23,7 @@ import argparse
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -46,7 +46,7 @@ from beam_adacompress.policy.verify import LADDER
 from beam_adacompress.rates import bytes_needed, ratio_of_bytes
 from beam_adacompress.sampling import draw
 from beam_adacompress.transforms.sources import ImageFile, list_images
-from beam_adacompress.trials import NO_ANSWER
+from beam_adacompress.trials import NO_ANSWER, Trial
 
 TARGETS = (0.97, 0.99)
 ASKED_FOR = {"features": (0.80, 0.70), "lookahead": (0.70, 0.58)}  # ratios at TARGETS
@@ -68,7 +68,7 @@ class Table(NamedTuple):
     def written(self) -> Outcomes:
         return judging.written(self.raw, SAVING)
 
-    def columns(self, image: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def columns(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Bytes and agreement of the plain fixed qualities."""
         return self.plain[image], self.raw.agreement[image, : len(LADDER)]
 
@@ -95,39 +95,48 @@ def main() -> None:
         sections[name]()
 
 
-def table(folders: Sequence[Path], model: Path, lookahead: Optional[Path], folds: int) -> Table:
-    """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
-    uri = None if lookahead is None else f"litert:{lookahead}"
-    job = TrainJob(str(folders[0]), "unused", [f"litert:{model}"], tables=FAMILIES, lookahead=uri)
-    space = job.space()
-    transform = job.transform(space, job.sight(space))
+class Place(NamedTuple):
+    """Where an image is from."""
+
+    folder: str
+    held: bool  # whether it is one of those that no table family was searched on
+
+
+def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[str, Place]]:
+    """What the job's backends say of all images of some folders, and where each content is from."""
+    transform = job.transform(space := job.space(), job.sight(space))
     transform.cache, transform.plain = default_cache("."), LADDER
-    trials, place = [], {}
+    trials: list[Trial] = []
+    places: dict[str, Place] = {}
     for folder in folders:
         images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
         with tempfile.TemporaryDirectory() as scratch:
-            found = by_content(tried(images, transform, scratch, place, folder.name))
+            found = try_images(images, transform, scratch, PipelineOptions([]), []).trials
+        for trial in found:
+            held = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
+            before = places.get(trial.sha256, Place(folder.name, True))
+            places[trial.sha256] = before._replace(held=before.held and held)
         trials += found
-    trials = [each for each in by_content(trials) if NO_ANSWER not in each.ranks]
-    raw = outcomes(trials, space.distinct()[1])
+    return [each for each in by_content(trials) if NO_ANSWER not in each.ranks], places
+
+
+def table(
+    folders: Sequence[Path], model: Path, lookahead: Optional[Path], folds: int, agent: str = "agreement"
+) -> Table:
+    """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
+    uri = None if lookahead is None else f"litert:{lookahead}"
+    families = FAMILIES if agent == "agreement" else None
+    job = TrainJob(str(folders[0]), "unused", [f"litert:{model}"], agent=agent, tables=families, lookahead=uri)
+    trials, places = answers(folders, job)
+    raw = outcomes(trials, job.space().distinct()[1])
     plain = {trial.key: trial.plain for trial in trials}
     return Table(
         raw,
         np.array([plain[key] for key in raw.keys], np.float64),
-        np.array([place[key][0] for key in raw.keys]),
-        np.array([place[key][1] for key in raw.keys]),
+        np.array([places[key].folder for key in raw.keys]),
+        np.array([places[key].held for key in raw.keys]),
         np.array([int(draw(key, "fold") * folds) for key in raw.keys]),
     )
-
-
-def tried(images, transform, scratch, place, folder):  # noqa: ANN001, ANN201
-    """The trials of a folder; where each content is from, and whether it is held, goes into `place`."""
-    found = try_images(images, transform, scratch, PipelineOptions([]), []).trials
-    for trial in found:
-        held = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
-        before = place.get(trial.sha256, (folder, True))
-        place[trial.sha256] = (before[0], before[1] and held)
-    return found
 
 
 def taught(table: Outcomes, members: int, seed: int = 0) -> AgreementAgent:
@@ -296,7 +305,7 @@ def by_size(table: Outcomes, families: int) -> AgreementAgent:
 def others(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
     print("\n== on what it was not trained on: two networks and two folders train, the third ones test, at 0.97")
     models, folders = list(tables), sorted(set(next(iter(tables.values())).folder))
-    for left_out, test in enumerate(models):
+    for test in models:
         for where in folders:
             mine = [tables[each] for each in models if each != test]
             both = judged_by_all([each.raw for each in mine])
@@ -317,7 +326,6 @@ def others(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
                 f"promised elsewhere, {said(ratio)} {verdict(ratio.mean, 0.90)}",
                 flush=True,
             )
-        assert left_out < len(models)
 
 
 def judged_by_all(tables: Sequence[Outcomes]) -> Outcomes:
@@ -354,30 +362,16 @@ def at_same_agreement(
 def dqn(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
     print("\n== AdaCompress's agent as published (ten qualities, standard tables), on the built-in features")
     for model in tables:
-        job = TrainJob(str(options.images[0]), "unused", [f"litert:{model}"], agent="dqn")
-        space = job.space()
-        transform = job.transform(space, job.sight(space))
-        transform.cache, transform.plain = default_cache("."), LADDER
-        trials, place = [], {}
-        for folder in options.images:
-            images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
-            with tempfile.TemporaryDirectory() as scratch:
-                trials += tried(images, transform, scratch, place, folder.name)
-        found = [each for each in by_content(trials) if NO_ANSWER not in each.ranks]
-        raw = outcomes(found, space.distinct()[1])
-        plain_of = {trial.key: trial.plain for trial in found}
-        plain = np.array([plain_of[key] for key in raw.keys], np.float64)
-        own = np.array([int(draw(key, "fold") * 2) for key in raw.keys])
+        data, fixed = table(options.images, model, None, 2, "dqn"), tables[model]
+        raw, test = data.raw, data.fold == 1
         agent = DQNAgent()
-        agent.learn_online(raw.take(np.flatnonzero(own == 0)), 1600)
-        fixed = tables[model]
-        for where in (*sorted(set(fixed.folder)), "all"):
-            held = np.array([place[key][1] and (where == "all" or place[key][0] == where) for key in raw.keys])
-            image = np.flatnonzero(held & (own == 1))
+        agent.learn_online(raw.take(np.flatnonzero(~test)), 1600)
+        for where in (*sorted(set(data.folder)), "all"):
+            image = np.flatnonzero(data.held & test & ((data.folder == where) | (where == "all")))
             seen = raw.take(image)
             came = judging.judged(seen, judging.acted(agent, seen))
-            rows = [fixed.raw.keys.index(key) for key in seen.keys]
-            ratio = at_same_agreement(came, (plain[image], fixed.raw.agreement[rows, : len(LADDER)]))
+            rows = np.array([fixed.raw.keys.index(key) for key in seen.keys])
+            ratio = at_same_agreement(came, fixed.columns(rows))
             reward = float((came.agreement - came.sizes / seen.bytes_75).mean())
             print(
                 f"  {model.stem:<32} {where:<10} {len(image):>4} images: agreement {came.agreement.mean():.3f}, "

@@ -139,20 +139,20 @@ def published(numbers=COUNT, of_last=0.0):
 
 
 def saved(folder, agent, space, **changes):
-    defaults = dict(
-        space=space,
-        agent=agent,
-        sight=Sight(),
-        settings=(1e-4,),
-        calibration=CALIBRATION,
-        promise=CALIBRATION.promise(0.97),
-        backends=(("texture?path=elsewhere", "1"),),
-        encoder={"subsampling": "4:2:0", "optimize": True, "progressive": True},
-        top=1,
-        baseline=None,
-        data={"images": 100, "sha256": "ff", "seed": SEED},
-        versions={},
-    )
+    defaults = {
+        "space": space,
+        "agent": agent,
+        "sight": Sight(),
+        "settings": (1e-4,),
+        "calibration": CALIBRATION,
+        "promise": CALIBRATION.promise(0.97),
+        "backends": (("texture?path=elsewhere", "1"),),
+        "encoder": {"subsampling": "4:2:0", "optimize": True, "progressive": True},
+        "top": 1,
+        "baseline": None,
+        "data": {"images": 100, "sha256": "ff", "seed": SEED},
+        "versions": {},
+    }
     folder.mkdir(parents=True)
     made = PolicyArtefact(**{**defaults, **changes})
     artefact.save(made, lambda name, data: (folder / name).write_bytes(data) and None)

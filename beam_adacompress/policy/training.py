@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple, Optional
 
@@ -160,9 +160,31 @@ def train(
       AdaCompressError: Keras is not installed, or there are too few images to learn from.
     """
     assert len(columns) == len(space), (len(columns), len(space))
+    parts = parts_of(trials, columns, how.top, how.seed)
+    backends = {(trial.backend, trial.backend_version) for trial in trials}
+    return Trained(policy_of(parts, space, sight, backends, encoder, how), parts)
+
+
+def policy_of(
+    parts: Parts,
+    space: ActionSpace,
+    sight: Sight,
+    backends: Collection[tuple[str, str]],
+    encoder: Mapping[str, Any],
+    how: Learning = Learning(),
+) -> PolicyArtefact:
+    """Makes a policy of images that have been dealt out.
+
+    Args:
+      parts: the images.
+      space, sight, encoder, how: as for `train`.
+      backends: that answered, as URI and version.
+
+    Raises:
+      AdaCompressError: as for `train`.
+    """
     assert len(sight.versions) == len(sight.networks), "the networks that are looked through have versions"
     require_keras()
-    parts = parts_of(trials, columns, how.top, how.seed)
     if not parts.train.keys or not parts.validate.keys:
         raise AdaCompressError(
             f"{parts.images} different images with an answer to everything are too few to learn from ({parts.said()}): "
@@ -174,21 +196,20 @@ def train(
         taught.agent.price = None if promise.setting is None else taught.settings[promise.setting]
     contents = sorted(key for part in parts for key in part.keys)
     fingerprint = hashlib.sha256("\n".join(contents).encode()).hexdigest()
-    artefact = PolicyArtefact(
+    return PolicyArtefact(
         space=space,
         agent=taught.agent,
         sight=sight,
         settings=taught.settings,
         calibration=taught.calibration,
         promise=promise,
-        backends=tuple(sorted({(_short(trial.backend), trial.backend_version) for trial in trials})),
+        backends=tuple(sorted((_short(uri), version) for uri, version in backends)),
         encoder=encoder,
         top=how.top,
         baseline=_baseline(taught.agent, parts.test),
         data={"images": len(contents), "seed": how.seed, "sha256": fingerprint},
         versions={**versions(), "keras": metadata.version("keras")},
     )
-    return Trained(artefact, parts)
 
 
 def _short(uri: str) -> str:
