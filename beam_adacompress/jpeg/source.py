@@ -8,9 +8,11 @@ import io
 import re
 import threading
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
+import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from beam_adacompress.errors import ImageError
@@ -66,6 +68,7 @@ class Source:
     def __init__(self, data: bytes, image: ImageFile.ImageFile) -> None:
         self.data = data
         self._image = image
+        self._decoded: Optional[_Decoded] = None
         self.format = "JPEG" if image.format == "MPO" else str(image.format)
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
         self.obstacle = _obstacle(image, data)  # first of all: looking for EXIF can make Pillow load the pixels
@@ -114,9 +117,19 @@ class Source:
                 image = image.transpose(_TRANSPOSE[self.orientation])
             return _to_8bit(image, self._image.info.get("icc_profile"))
 
+    def samples(self, pixels: Image.Image) -> NDArray[np.uint8]:
+        """The samples of `pixels()`, `(rows, columns)` or `(rows, columns, 3 or 4)`, not copied where it can be helped.
+
+        Pillow copies an image, twice, to make an array of it; the decoder had one.
+        """
+        if self._decoded is not None and self._decoded.image is pixels:
+            return self._decoded.samples
+        return np.asarray(pixels)
+
     def _decode(self) -> Image.Image:
-        if self.format == "JPEG" and (pixels := _decode_strictly(self.data, self._image)) is not None:
-            return pixels
+        if self.format == "JPEG" and (decoded := _decode_strictly(self.data, self._image)) is not None:
+            self._decoded = decoded
+            return decoded.image
         self._image.load()
         return self._image
 
@@ -238,7 +251,14 @@ def _has_high_bit_depth(image: ImageFile.ImageFile) -> bool:
     return False
 
 
-def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.Image]:
+class _Decoded(NamedTuple):
+    """A picture, and the same memory as an array."""
+
+    image: Image.Image
+    samples: NDArray[np.uint8]
+
+
+def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[_Decoded]:
     """Decodes a JPEG so that libjpeg's warnings are errors.
 
     Pillow ignores them and returns a picture that is grey from the damage on. The pixels are the same as Pillow's.
@@ -256,7 +276,8 @@ def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[Image.
     if image.mode == "CMYK":
         return None
     mode = "L" if image.mode == "L" else "RGBX"
-    return Image.frombuffer(mode, image.size, pixels, "raw", mode, 0, 1)
+    picture = Image.frombuffer(mode, image.size, pixels, "raw", mode, 0, 1)
+    return _Decoded(picture, pixels[:, :, 0] if mode == "L" else pixels)
 
 
 def _to_8bit(image: Image.Image, profile: Optional[bytes]) -> Image.Image:

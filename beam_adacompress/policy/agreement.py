@@ -14,7 +14,9 @@ averaged. Weights are plain arrays: training needs Keras, predicting does not.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 NAMES = ("mean", "scale", "w1", "b1", "w_ease", "base", "steps", "w_size", "b_size")
+
+
+class _Joined(NamedTuple):
+    """What predicting needs of the members, put together once."""
+
+    w1: Array  # `(features, members * hidden)`
+    b1: Array
+    rising: Array  # logits at an ease of zero, `(members, families, qualities)`
 
 
 class Predicted:
@@ -90,13 +100,21 @@ class AgreementModel:
         assert features.ndim == 2, features.shape
         assert features.shape[1] == self.features, (features.shape, self.features)
         scaled = standardised(features, self.mean, self.scale)
-        hidden = gelu(scaled @ self.w1 + self.b1[:, None])
-        ease = hidden @ self.w_ease + self.base[:, None]
-        logits = ease[..., None] + np.cumsum(np.logaddexp(0, self.steps), axis=2)[:, None]
-        agreement = (1 / (1 + np.exp(-logits))).mean(axis=0)
+        joined = self._joined
+        images, members = len(features), self.w1.shape[0]
+        hidden = gelu(scaled @ joined.w1 + joined.b1).reshape(images, members, 1, -1)
+        ease = (hidden @ self.w_ease).reshape(images, members, -1)
+        odds = np.exp(-(ease[..., None] + joined.rising))
+        agreement = (1 / (1 + odds)).sum(axis=1) / np.float32(members)
         log_size = scaled @ self.w_size + self.b_size
-        images = len(features)
-        return Predicted(agreement.reshape(images, -1).astype(np.float32), np.exp2(log_size).astype(np.float32))
+        return Predicted(agreement.reshape(images, -1), np.exp2(log_size))
+
+    @functools.cached_property
+    def _joined(self) -> _Joined:
+        members, features, hidden = self.w1.shape
+        rising = self.base[..., None] + np.cumsum(np.logaddexp(0, self.steps), axis=2)
+        w1 = self.w1.swapaxes(0, 1).reshape(features, members * hidden)
+        return _Joined(np.ascontiguousarray(w1), self.b1.reshape(-1), rising.astype(np.float32))
 
     def arrays(self) -> dict[str, Array]:
         """What `of_arrays` takes."""
@@ -114,11 +132,11 @@ def of_arrays(arrays: Mapping[str, Array]) -> AgreementModel:
 
 def standardised(features: Array, mean: Array, scale: Array) -> Array:
     """Features less their mean, in units of their scale, within -5..5: no feature is trusted beyond what was seen."""
-    found: Array = np.clip((features - mean) / scale, -5, 5).astype(np.float32)
+    found: Array = np.minimum(np.maximum((features - mean) / scale, -5), 5).astype(np.float32, copy=False)
     return found
 
 
 def gelu(x: Array) -> Array:
     """The tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
-    found: Array = 0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * x**3)))
+    found: Array = 0.5 * x * (1 + np.tanh(np.float32(0.7978845608) * (x + np.float32(0.044715) * (x * x * x))))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,27 +65,33 @@ def features(opened: Source, pixels: Image.Image) -> Floats:
     Returns:
       `(len(NAMES),)`.
     """
-    blocks = _sampled(pixels)
-    rings, directions = _bands()
+    blocks = _sampled(opened.samples(pixels))
+    averages = _averages()
+    count = np.float32(blocks.shape[2])
     sizes = np.abs(blocks)
-    rough = np.sort(np.log1p(sizes[1:, 0].mean(axis=0)))
+    luma = sizes[:, 0]
+    along = np.log1p(averages.of_luma @ luma)  # of each block: all bands but the first, across, down
+    rough = np.sort(along[0])
     means = blocks[0] / 8  # levels of the blocks, components x blocks
-    along = np.log1p(directions @ sizes[:, 0]).mean(axis=1)
-    kept = [np.mean(2 * sizes[:, 0] > steps[:, None]) for steps in _steps()]
+    level = means.sum(axis=1, keepdims=True) / count
+    spread = np.sqrt(np.square(means - level).sum(axis=1) / count)
+    kept = np.array([np.count_nonzero(luma > half) for half in averages.half_steps], np.float32) / luma.size
+    across, down = along[1:].sum(axis=1) / count
     found = np.concatenate(
         [
             _of_file(opened, pixels),
-            np.log1p(rings @ sizes.mean(axis=2)).T.ravel(),
+            np.log1p(averages.rings @ (sizes.sum(axis=2) / count)).T.ravel(),
             rough[[round(quantile * (rough.size - 1)) for quantile in _QUANTILES]],
-            [along[0] - along[1]],
-            means.mean(axis=1) / 64,
-            means.std(axis=1) / 64,
+            [across - down],
+            level[:, 0] / 64,
+            spread / 64,
             kept,
-            _thumbnail(means[0], _LUMA_CELLS) / 64,
-            _thumbnail(means[1], _CHROMA_CELLS) / 64,
-            _thumbnail(means[2], _CHROMA_CELLS) / 64,
-        ]
-    ).astype(np.float32)
+            averages.luma_cells @ means[0],
+            (averages.chroma_cells @ means[1:].T).T.ravel(),
+        ],
+        dtype=np.float32,
+        casting="same_kind",
+    )
     assert found.shape == (len(NAMES),), found.shape
     return found
 
@@ -110,23 +116,41 @@ def _of_file(opened: Source, pixels: Image.Image) -> list[float]:
     ]
 
 
-def _sampled(pixels: Image.Image) -> Floats:
-    """DCT coefficients of the blocks of the grid: `(64, components, blocks)`, colours zero where there are none."""
-    values = np.asarray(pixels)
-    if values.ndim == 2:
-        values = values[:, :, None]
-    rows = _positions(values.shape[0], GRID[0]).T[:, None, :, None]
-    columns = _positions(values.shape[1], GRID[1]).T[None, :, None, :]
-    cut = values[rows, columns].reshape(64, -1, values.shape[2])  # samples x blocks x channels
-    if values.shape[2] == 1:
+def _sampled(values: NDArray[np.uint8]) -> Floats:
+    """DCT coefficients of the blocks of the grid: `(64, components, blocks)`, colours zero where there are none.
+
+    Args:
+      values: samples, `(rows, columns)` or `(rows, columns, 3 or 4)`.
+    """
+    cut = _cut(values)  # samples x blocks x channels
+    if cut.shape[2] == 1:
         levels = np.pad(cut.astype(np.float32) - 128, ((0, 0), (0, 0), (0, 2)))
     else:
         colours, offset = _from_rgb()
-        levels = (cut[:, :, :3].reshape(-1, 3).astype(np.float32) @ colours - offset).reshape(64, -1, 3)
+        levels = (cut[:, :, :3].astype(np.float32).reshape(-1, 3) @ colours - offset).reshape(64, -1, 3)
     # Along columns, then along rows: small enough for BLAS to leave the other cores to other workers.
     down = _line() @ np.ascontiguousarray(levels.swapaxes(1, 2)).reshape(8, -1)
     across = _line() @ down.reshape(8, 8, -1).swapaxes(0, 1).reshape(8, -1)
     found: Floats = across.reshape(8, 8, -1).swapaxes(0, 1).reshape(64, 3, -1)
+    return found
+
+
+def _cut(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The samples of the blocks of the grid, `(64, blocks, channels)`."""
+    places = _places(*values.shape[:2])
+    if values.ndim == 3 and values.shape[2] == 4 and values.flags.c_contiguous:  # a pixel is one word
+        words: NDArray[np.uint8] = values.reshape(-1, 4).view(np.uint32)[:, 0].take(places).view(np.uint8)
+        return words.reshape(64, -1, 4)
+    found: NDArray[np.uint8] = values.reshape(values.shape[0] * values.shape[1], -1)[places]
+    return found.reshape(64, -1, found.shape[-1])
+
+
+@functools.lru_cache(maxsize=64)
+def _places(height: int, width: int) -> NDArray[np.intp]:
+    """Where the samples of the blocks are in an image, row by row, `(64 * blocks,)`."""
+    rows = _positions(height, GRID[0]).T[:, None, :, None]
+    columns = _positions(width, GRID[1]).T[None, :, None, :]
+    found: NDArray[np.intp] = (rows * width + columns).reshape(-1)
     return found
 
 
@@ -135,13 +159,6 @@ def _positions(size: int, count: int) -> NDArray[np.intp]:
     starts = np.linspace(0, max(0, size - 8), count).astype(np.intp)
     found: NDArray[np.intp] = np.minimum(starts[:, None] + np.arange(8), size - 1)
     return found
-
-
-def _thumbnail(means: Floats, cells: tuple[int, int]) -> Floats:
-    """The grid of the blocks' means as fewer cells, flat."""
-    rows, columns = cells
-    grid = means.reshape(rows, GRID[0] // rows, columns, GRID[1] // columns)
-    return np.asarray(grid.mean(axis=(1, 3)), np.float32).ravel()
 
 
 @functools.lru_cache(maxsize=1)
@@ -156,18 +173,30 @@ def _from_rgb() -> tuple[Floats, Floats]:
     return (from_rgb(np.eye(3)) - zero).astype(np.float32), (128 - zero).astype(np.float32)
 
 
+class _Averages(NamedTuple):
+    """Matrices that average coefficients or blocks, made once."""
+
+    rings: Floats  # over rings of radial frequency, `(rings, 64)`
+    of_luma: Floats  # over all bands but the first, those more across than down, and the others, `(3, 64)`
+    half_steps: Floats  # half the luminance steps of the standard tables, `(qualities, 64, 1)`
+    luma_cells: Floats  # over the blocks of each cell of the thumbnail, in units of 64 levels, `(cells, blocks)`
+    chroma_cells: Floats
+
+
 @functools.lru_cache(maxsize=1)
-def _bands() -> tuple[Floats, Floats]:
-    """Averages over rings of radial frequency, `(rings, 64)`, and over both directions, `(2, 64)`."""
+def _averages() -> _Averages:
     down, across = np.divmod(np.arange(64), 8)
     radius = np.hypot(down, across)
     rings = np.stack([(low <= radius) & (radius < high) for low, high in itertools.pairwise(_RINGS)])
-    directions = np.stack([across > down, down > across])
-    scaled = [(each / each.sum(axis=1, keepdims=True)).astype(np.float32) for each in (rings, directions)]
-    return scaled[0], scaled[1]
+    of_luma = np.stack([np.arange(64) > 0, across > down, down > across])
+    scaled = [(each / each.sum(axis=1, keepdims=True)).astype(np.float32) for each in (rings, of_luma)]
+    steps = np.array([quantisation(ANNEXK, quality).luma for quality in _QUALITIES], np.float32)
+    return _Averages(scaled[0], scaled[1], steps[:, :, None] / np.float32(2), _cells(_LUMA_CELLS), _cells(_CHROMA_CELLS))
 
 
-@functools.lru_cache(maxsize=1)
-def _steps() -> Floats:
-    """Luminance steps of the standard tables, `(qualities, 64)`."""
-    return np.array([quantisation(ANNEXK, quality).luma for quality in _QUALITIES], np.float32)
+def _cells(cells: tuple[int, int]) -> Floats:
+    """Averages over the blocks of a grid of cells, in units of 64 levels, `(cells, blocks)`."""
+    row, column = np.divmod(np.arange(GRID[0] * GRID[1]), GRID[1])
+    cell = row // (GRID[0] // cells[0]) * cells[1] + column // (GRID[1] // cells[1])
+    belongs = cell == np.arange(cells[0] * cells[1])[:, None]
+    return np.asarray(belongs / belongs.sum(axis=1, keepdims=True) / 64, np.float32)

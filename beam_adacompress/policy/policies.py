@@ -131,24 +131,25 @@ class Policy:
           key: of the image; with the seed it decides where the policy explores.
         """
         row = seen[None]
-        predicted = None
-        if isinstance(self._agent, AgreementAgent):
-            predicted = self._agent.learned.predict(row)
-            taken = self._agent.act_on(predicted, source_bytes(row))[0]
+        if self._leaves_all:
+            return self.left_alone()
+        if isinstance(agent := self._agent, AgreementAgent):
+            predicted = agent.learned.predict(row)
+            taken = agent.act_on(predicted, source_bytes(row))[0]
+            index, propensity = self._drawn(taken, key)
+            expected = float(predicted.agreement[0, index]) if index < agent.actions else 1.0
         else:
-            taken = self._agent.act(row)[0]
-        index, propensity = self._drawn(taken, key)
-        if index == self._agent.actions:
-            return self.left_alone(propensity)
-        return self.choice(index, propensity, None if predicted is None else float(predicted.agreement[0, index]))
+            index, propensity = self._drawn(agent.act(row)[0], key)
+            expected = None
+        return self.left_alone(propensity) if index == agent.actions else self.choice(index, propensity, expected)
 
     def _drawn(self, taken: Array, key: str) -> tuple[int, float]:
         """An action of a distribution, with exploring, and its propensity."""
-        if self._leaves_all:
-            return self._agent.actions, 1.0
         if (explore := self._serving.explore) > 0:
             taken = (1 - explore) * taken
             taken[:-1] += explore / self._agent.actions
+        elif taken[best := int(taken.argmax())] == 1:
+            return best, 1.0
         bounds = np.cumsum(taken, dtype=np.float64)
         index = int(np.searchsorted(bounds, draw(key, f"act {self._serving.seed}") * bounds[-1], side="right"))
         return index, float(taken[index])
