@@ -78,10 +78,12 @@ def corpus(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def compress(tmp_path: Path) -> Callable[..., int]:
-    """Runs `adacompress compress` in this process, on one worker."""
+    """Runs `adacompress compress` in this process, on one worker; at quality 35, where no other choice is asked for."""
 
     def run(source: object, output: Path = tmp_path / "out", *options: str) -> int:
-        return cli.main(["compress", "--input", str(source), "--output", str(output), *IN_PROCESS, *options])
+        chosen = any(option.startswith(("--quality", "--policy")) for option in options)
+        fixed = [] if chosen else ["--quality=35"]
+        return cli.main(["compress", "--input", str(source), "--output", str(output), *IN_PROCESS, *fixed, *options])
 
     return run
 
@@ -91,7 +93,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus `in` and a compress run of it at quality 35, `out`; not to be changed."""
     folder = tmp_path_factory.mktemp("compressed")
     make_corpus(folder / "in")
-    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", *IN_PROCESS]) == 0
+    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", "--quality=35", *IN_PROCESS]) == 0
     return folder
 
 

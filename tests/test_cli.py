@@ -10,7 +10,7 @@ import psutil
 import pytest
 from conftest import encoded, picture
 
-from beam_adacompress.pipelines import asking, cli, compress, local, options, progress, score, score_job
+from beam_adacompress.pipelines import asking, cli, compress, local, options, policy_options, progress, score, score_job
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import __version__
 
@@ -129,7 +129,7 @@ def test_a_killed_worker_is_one_sentence(tmp_path):
 
 def test_as_a_process(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(picture()))
-    arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out")]
+    arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out"), "--quality=35"]
     done = subprocess.run(
         [sys.executable, "-m", "beam_adacompress", "compress", *arguments],
         capture_output=True,
@@ -142,7 +142,10 @@ def test_as_a_process(tmp_path):
 
 
 JOBS = {
-    compress: (compress.CompressJob, [compress.CompressOptions]),
+    compress: (
+        compress.CompressJob,
+        [compress.CompressOptions, policy_options.PolicyOptions, policy_options.PromiseOptions],
+    ),
     score: (score_job.ScoreJob, [score_job.ScoreOptions, asking.BackendOptions]),
 }
 

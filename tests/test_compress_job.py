@@ -228,7 +228,7 @@ def test_max_failures(corpus, compress, tmp_path, capsys):
 def test_same_options_same_bytes_whatever_the_number_of_workers(corpus, compress, tmp_path):
     for index in range(40):
         (corpus / f"{index}.png").write_bytes(encoded(picture(seed=index), "PNG"))
-    assert compress(corpus, tmp_path / "one") == 0
+    assert compress(corpus, tmp_path / "one", "--policy=default") == 0
     arguments = ["--input", str(corpus), "--output", str(tmp_path / "three"), "--direct_num_workers=3"]
     assert cli.main(["compress", *arguments]) == 0
     assert files_of(tmp_path / "one" / "images") == files_of(tmp_path / "three" / "images")
@@ -249,7 +249,7 @@ def test_same_options_same_bytes_whatever_the_number_of_workers(corpus, compress
     ids=lambda flags: flags[0],
 )
 def test_other_runners_write_the_same_bytes(corpus, compress, tmp_path, runner):
-    assert compress(corpus, tmp_path / "usual") == 0
+    assert compress(corpus, tmp_path / "usual", "--policy=default") == 0
     assert cli.main(["compress", "--input", str(corpus), "--output", str(tmp_path / "other"), *runner]) == 0
     assert files_of(tmp_path / "other" / "images") == files_of(tmp_path / "usual" / "images")
     assert set(manifest_rows(tmp_path / "other")) == set(manifest_rows(tmp_path / "usual"))

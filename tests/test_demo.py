@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 import sys
 
 from conftest import IN_PROCESS, manifest_rows
 
 from beam_adacompress.pipelines import cli, demo
+from beam_adacompress.policy.policies import Serving
 
 
 def test_demo(tmp_path, capsys):
@@ -12,9 +14,12 @@ def test_demo(tmp_path, capsys):
     printed = capsys.readouterr().out
     rows = manifest_rows(tmp_path / "demo" / "compressed")
     assert len(rows) == sum(len(names) for names in demo.PHOTOGRAPHS.values())
-    assert {row.status for row in rows.values()} == {"compressed"}
+    assert rows["china.jpg"].status == "compressed"
+    assert {row.policy_version for row in rows.values()} == {Serving().load().version}
+    assert len({(row.tables, row.quality) for row in rows.values()}) > 3, "each image gets its own"
+    assert "which promises an agreement of 0.97" in printed
     assert "image                    quality     before      after   saved" in printed
-    assert "china.jpg                     35   196.7 kB" in printed
+    assert re.search(r"^china\.jpg +\d+ +196\.7 kB", printed, re.MULTILINE)
     assert f"report: {tmp_path / 'demo' / 'compressed' / 'report.html'}" in printed
 
 

@@ -118,12 +118,12 @@ def photographs(tmp_path_factory):
 
 
 def remembering(families=2):
-    """Takes the last quality of the first family: chances of 0.6 and 0.99, and 1 and 2 kB, for every image."""
+    """Takes the last quality of the first family: chances of 0.6 and 0.99, and 256 and 512 bytes, for every image."""
     base, step = np.log(0.6 / 0.4), np.log(99) - np.log(0.6 / 0.4)
     arrays = {"mean": np.zeros(COUNT), "scale": np.ones(COUNT), "w1": np.zeros((1, COUNT, 1)), "b1": np.zeros((1, 1))}
     arrays |= {"w_ease": np.zeros((1, 1, families)), "base": np.full((1, families), base - 1)}
     arrays |= {"steps": np.tile(np.log(np.expm1([1.0, step])), (1, families, 1))}
-    arrays |= {"w_size": np.zeros((COUNT, 2 * families)), "b_size": np.tile([10.0, 11.0], families)}
+    arrays |= {"w_size": np.zeros((COUNT, 2 * families)), "b_size": np.tile([8.0, 9.0], families)}
     model = AgreementModel(**{name: array.astype(np.float32) for name, array in arrays.items()})
     answers = np.tile(np.array([[0, 1], [1, 1], [0, 0]]) > 0, families)
     return AgreementAgent(families, 2, model, None, Recollection(answers))
