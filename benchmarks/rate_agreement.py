@@ -36,6 +36,7 @@ from beam_adacompress.pipelines.asking import default_cache
 from beam_adacompress.pipelines.train_job import TrainJob
 from beam_adacompress.pipelines.trying import try_images
 from beam_adacompress.policy import judging, learned
+from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.dqn import DQNAgent
 from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.judging import Judged
@@ -211,7 +212,7 @@ def orientation(data: Table, where: str) -> str:
 
 
 def promise(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
-    print("\n== the promise: agreement on test images, over random splits of all images, confidence 0.9")
+    print(f"\n== the promise: agreement on test images, over random splits of all images, confidence {CONFIDENCE}")
     for model, data in tables.items():
         for target in (0.95, 0.97):
             kept, told = 0, []
@@ -382,6 +383,8 @@ def dqn(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
 
 
 def said(ratio: Interval) -> str:
+    if not ratio.mean:
+        return f"0 (to {ratio.high:.3f}: no fixed quality up to {LADDER[-1]} agrees as often)"
     return f"{ratio.mean:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
 
 

@@ -93,7 +93,10 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus `in` and a compress run of it at quality 35, `out`; not to be changed."""
     folder = tmp_path_factory.mktemp("compressed")
     make_corpus(folder / "in")
-    assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", "--quality=35", *IN_PROCESS]) == 0
+    assert (
+        cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", "--quality=35", *IN_PROCESS])
+        == 0
+    )
     return folder
 
 

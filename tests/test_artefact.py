@@ -89,7 +89,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert found.agent.settings() == {"families": 2, "qualities": 3, "price": 1e-5}
     assert np.array_equal(found.agent.recollection.answers, agent().recollection.answers)
     assert found.baseline.reward == pytest.approx(0.78)
-    assert found.calibration.promise(0.97) == found.promise
+    assert found.calibration.promise(0.97, 0.9) == found.promise
 
 
 def test_the_published_agent_is_kept_as_well(tmp_path):

@@ -28,21 +28,21 @@ def test_the_boldest_setting_that_passes_is_taken():
     promise = calibrate([0, 1, 2, 9, 12, 40], images=400, target=0.97, confidence=0.9)
     # With 400 images 7 disagreements show 97 %, and 8 do not.
     assert (promise.setting, promise.agreement, promise.holds) == (2, 1 - 2 / 400, True)
-    assert calibrate([0, 7], 400, 0.97).setting == 1
-    assert calibrate([0, 8], 400, 0.97).setting == 0
+    assert calibrate([0, 7], 400, 0.97, 0.9).setting == 1
+    assert calibrate([0, 8], 400, 0.97, 0.9).setting == 0
 
 
 def test_nothing_behind_the_first_failure_counts():
-    assert calibrate([0, 30, 0, 0], 400, 0.97).setting == 0
+    assert calibrate([0, 30, 0, 0], 400, 0.97, 0.9).setting == 0
 
 
 def test_where_nothing_can_be_shown_nothing_is_promised():
-    promise = calibrate([9, 9], 400, 0.97)
+    promise = calibrate([9, 9], 400, 0.97, 0.9)
     assert (promise.setting, promise.agreement, promise.holds) == (None, None, False)
-    needed = images_needed(0.97)
+    needed = images_needed(0.97, 0.9)
     assert needed == 76
-    assert calibrate([0], needed, 0.97).holds
-    assert not calibrate([0], needed - 1, 0.97).holds
+    assert calibrate([0], needed, 0.97, 0.9).holds
+    assert not calibrate([0], needed - 1, 0.97, 0.9).holds
 
 
 def test_the_promise_holds_as_often_as_it_says():

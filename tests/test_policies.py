@@ -77,7 +77,7 @@ def saved(folder, agent=None, space=ANNEXK, calibration=SEEN_IN_CALIBRATION, pro
         sight=Sight(),
         settings=prices,
         calibration=calibration,
-        promise=calibration.promise(promise),
+        promise=calibration.promise(promise, 0.9),
         backends=(("litert", "abc"),),
         encoder={},
         top=5,

@@ -27,7 +27,7 @@ def saved(folder, agent, space, sight, calibration, baseline):
         sight=sight,
         settings=(0.0, 1e-5)[: len(calibration.disagreements)],
         calibration=calibration,
-        promise=calibration.promise(0.97),
+        promise=calibration.promise(0.97, 0.9),
         backends=(("litert:a.tflite", "abc"), ("baidu", "1")),
         encoder={"subsampling": "4:2:0", "optimize": True},
         top=5,
@@ -158,6 +158,6 @@ def test_usage(capsys):
 )
 def test_promises_in_words(disagreements, images, kind, said):
     calibration = Calibration(images, disagreements)
-    found = list(said_of_promise(calibration.promise(0.97), calibration, kind))
+    found = list(said_of_promise(calibration.promise(0.97, 0.9), calibration, kind))
     assert len(found) == len(said)
     assert all(line.startswith(start) for line, start in zip(found, said, strict=True))

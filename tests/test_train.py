@@ -254,7 +254,7 @@ def test_without_keras_nothing_is_asked(photographs, tmp_path, monkeypatch, caps
         (["--max-pixels=0"], "max_pixels must be at least 1, got 0"),
         (["--quality=5"], "unknown option --quality: did you mean --qualities?"),
         (["--runner=DataflowRunner"], "Dataflow's workers do not reach /out: give --output gs://"),
-        (["--template_location=gs://a/b"], "training goes by what its job comes to, so it cannot be a template"),
+        (["--template_location=gs://a/b"], "training goes by what its jobs come to, so it cannot be a template"),
     ],
 )
 def test_wrong_usage(options, message, capsys):

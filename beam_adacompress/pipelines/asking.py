@@ -108,6 +108,25 @@ def check_limits(asking: Asking, cache: str, options: PipelineOptions) -> None:
         )
 
 
+def check_reachable(what: str, options: PipelineOptions, **paths: str) -> None:
+    """Refuses a command whose job's workers could not hand back what it goes by.
+
+    Args:
+      what: the command, for the message.
+      options: of the Beam job.
+      paths: by the name of their option.
+
+    Raises:
+      UsageError: they run elsewhere, and a path is on this machine's disk; or it is a template.
+    """
+    if options.view_as(GoogleCloudOptions).template_location:
+        raise UsageError(f"{what} goes by what its jobs come to, so it cannot be a template")
+    if options.view_as(StandardOptions).runner == "DataflowRunner":
+        for option, path in paths.items():
+            if files.is_local(path):
+                raise UsageError(f"Dataflow's workers do not reach {path}: give --{option} gs://...")
+
+
 def default_cache(output: str) -> str:
     """Where answers are kept if nobody says where."""
     if not files.is_local(output):

@@ -127,7 +127,7 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     if job.verify:
         check_limits(job.scoring, job.cache, options)
     policy = job.load_policy()
-    if policy is not None and (warning := policy.warning()) is not None:
+    if policy is not None and (warning := policy.warning(job.settings())) is not None:
         print(warning, file=sys.stderr)
     runner, is_local = local.choose_runner(options, flags)
     total = _count_images(job, up_to=None if is_local else 1)

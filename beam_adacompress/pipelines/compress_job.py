@@ -16,7 +16,6 @@ from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, is_below
 from beam_adacompress.policy import FixedPolicy
-from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.policies import Policy, Serving
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.choose import ChooseQuality
@@ -71,7 +70,7 @@ class CompressJob:
     scoring: Scoring = dataclasses.field(default_factory=Scoring)
     policy: Optional[str] = None
     agreement: Optional[float] = None
-    confidence: float = CONFIDENCE
+    confidence: Optional[float] = None
     explore: float = 0.0
 
     def __post_init__(self) -> None:
@@ -117,6 +116,10 @@ class CompressJob:
 
     def compress_jpeg(self) -> CompressJPEG:
         return CompressJPEG(**self._encoder())
+
+    def settings(self) -> jpeg.Settings:
+        """Of the encoder."""
+        return jpeg.Settings(**self._encoder())
 
     def _encoder(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(jpeg.Settings)}

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import evaluation_report, jpeg, plots, report
 from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.evaluation import POLICY, Curve, Evaluation, Strategy, evaluate, to_json
-from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits
+from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
 from beam_adacompress.pipelines.evaluate_job import (
     ALL,
     Contender,
@@ -76,7 +76,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     check_limits(job.asking, job.cache, options)
-    _check_reachable(job, options)
+    check_reachable("an evaluation", options, output=job.output, cache=job.cache)
     if importlib.util.find_spec("matplotlib") is None:
         raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[train]'")
     if not job.overwrite and files.status(job.json) is not None:
@@ -103,20 +103,6 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     failed = {failed.key for failed in seen.failures}
     check_failures(len(failed), max(1, len(images)), job.max_failures)
     return 0
-
-
-def _check_reachable(job: EvaluateJob, options: PipelineOptions) -> None:
-    """Refuses a job whose workers could not hand back what they learn.
-
-    Raises:
-      UsageError: they run elsewhere, and the output or the cache is on this machine's disk; or it is a template.
-    """
-    if options.view_as(GoogleCloudOptions).template_location:
-        raise UsageError("an evaluation goes by what its job comes to, so it cannot be a template")
-    if options.view_as(StandardOptions).runner == "DataflowRunner":
-        for option, path in (("--output", job.output), ("--cache", job.cache)):
-            if files.is_local(path):
-                raise UsageError(f"Dataflow's workers do not reach {path}: give {option} gs://...")
 
 
 class Seen(NamedTuple):

@@ -19,7 +19,6 @@ from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.policy_options import located
 from beam_adacompress.pipelines.train_job import configurations
 from beam_adacompress.policy.actions import ActionSpace
-from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.outcomes import TEST, part_of
 from beam_adacompress.policy.policies import DEFAULT, Policy, Serving
@@ -68,7 +67,7 @@ class EvaluateJob:
     backend: Sequence[str]
     policy: Sequence[str] = (DEFAULT,)
     agreement: Optional[float] = None
-    confidence: float = CONFIDENCE
+    confidence: Optional[float] = None
     split: str = TEST
     seed: Optional[int] = None
     samples: int = SAMPLES

@@ -9,7 +9,6 @@ from typing import Optional
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress.pipelines.options import absolute, adder
-from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.policies import DEFAULT
 
 
@@ -39,7 +38,12 @@ class PromiseOptions(PipelineOptions):
             metavar="SHARE",
             help="to promise, between 0 and 1 (not given: 0.97 for a policy in training, else what it was trained for)",
         )
-        add("--confidence", type=float, default=CONFIDENCE, metavar="SHARE", help="of that promise, between 0 and 1")
+        add(
+            "--confidence",
+            type=float,
+            metavar="SHARE",
+            help="of that promise, between 0 and 1 (not given: 0.95 for a policy in training, else that of training)",
+        )
 
 
 def policy_of(named: Optional[Sequence[str]]) -> Optional[str]:

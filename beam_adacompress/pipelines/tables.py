@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import AdaCompressError
@@ -26,7 +26,15 @@ from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
 from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
 from beam_adacompress.pipelines import local
-from beam_adacompress.pipelines.asking import Asking, AskingOptions, BackendOptions, asking_of, check_limits, only
+from beam_adacompress.pipelines.asking import (
+    Asking,
+    AskingOptions,
+    BackendOptions,
+    asking_of,
+    check_limits,
+    check_reachable,
+    only,
+)
 from beam_adacompress.pipelines.options import JobOptions, Parser, UsageError, absolute, adder, parse
 from beam_adacompress.pipelines.search import search
 from beam_adacompress.pipelines.search_job import Search
@@ -253,7 +261,7 @@ def _run_fit(argv: Sequence[str]) -> int:
     if job.search is not None:
         cache = job.search.asking.folder(job.output)
         check_limits(job.search.asking, cache, options)
-        _check_reachable(job, cache, options)
+        check_reachable("a search", options, output=job.output, cache=cache)
         _save(job, search(job, job.search, options, rest))
     else:
         runner, _ = local.choose_runner(options, rest)
@@ -268,20 +276,6 @@ def _run_fit(argv: Sequence[str]) -> int:
         print(_said_of_worth(made))
     print(f"use it with: adacompress compress --tables {job.output} ...")
     return 0
-
-
-def _check_reachable(job: FitJob, cache: str, options: PipelineOptions) -> None:
-    """Refuses a search whose workers could not hand back what they learn.
-
-    Raises:
-      UsageError: they run elsewhere, and the output or the cache is on this machine's disk; or it is a template.
-    """
-    if options.view_as(GoogleCloudOptions).template_location:
-        raise UsageError("a search goes by what its jobs come to, so it cannot be a template")
-    if options.view_as(StandardOptions).runner == "DataflowRunner":
-        for option, path in (("--output", job.output), ("--cache", cache)):
-            if files.is_local(path):
-                raise UsageError(f"Dataflow's workers do not reach {path}: give {option} gs://...")
 
 
 def _said_of_worth(made: Family) -> str:

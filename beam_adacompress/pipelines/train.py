@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Optional
 
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import report
 from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits
+from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
 from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.policy_options import PromiseOptions
 from beam_adacompress.pipelines.train_job import TrainJob, TrainOptions, job_of
@@ -61,7 +61,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     check_limits(job.asking, job.cache, options)
-    _check_reachable(job, options)
+    check_reachable("training", options, output=job.output, cache=job.cache)
     require_keras()
     if not job.overwrite and files.status(job.policy) is not None:
         raise AdaCompressError(f"{job.output} holds a policy already: choose another --output, or --overwrite it")
@@ -94,20 +94,6 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     failed = {failed.key for failed in failures}
     check_failures(len(failed), max(1, len(images)), job.max_failures)
     return 0
-
-
-def _check_reachable(job: TrainJob, options: PipelineOptions) -> None:
-    """Refuses a training whose workers could not hand back what they learn.
-
-    Raises:
-      UsageError: they run elsewhere, and the output or the cache is on this machine's disk; or it is a template.
-    """
-    if options.view_as(GoogleCloudOptions).template_location:
-        raise UsageError("training goes by what its job comes to, so it cannot be a template")
-    if options.view_as(StandardOptions).runner == "DataflowRunner":
-        for option, path in (("--output", job.output), ("--cache", job.cache)):
-            if files.is_local(path):
-                raise UsageError(f"Dataflow's workers do not reach {path}: give {option} gs://...")
 
 
 def _listed(job: TrainJob) -> tuple[list[ImageFile], list[ImageFailure]]:

@@ -60,7 +60,7 @@ class TrainJob:
     backend: Sequence[str]
     agent: str = AgreementAgent.kind
     agreement: Optional[float] = None
-    confidence: float = CONFIDENCE
+    confidence: Optional[float] = None
     seed: int = 0
     steps: Optional[int] = None
     logs: Optional[str] = None
@@ -126,7 +126,8 @@ class TrainJob:
 
     def learning(self) -> Learning:
         agreement = AGREEMENT if self.agreement is None else self.agreement
-        return Learning(self.agent, agreement, self.confidence, self.top, self.seed, self.steps, self.logs)
+        confidence = CONFIDENCE if self.confidence is None else self.confidence
+        return Learning(self.agent, agreement, confidence, self.top, self.seed, self.steps, self.logs)
 
     def settings(self) -> jpeg.Settings:
         return jpeg.Settings(self.subsampling, self.optimize, self.progressive, max_pixels=self.max_pixels)

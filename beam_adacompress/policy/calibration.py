@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
-CONFIDENCE = 0.9  # of promises, where nothing else is said
+CONFIDENCE = 0.95  # of promises, where nothing else is said
 
 
 def p_value(disagreements: int, images: int, target: float) -> float:

@@ -191,7 +191,9 @@ def _averages() -> _Averages:
     of_luma = np.stack([np.arange(64) > 0, across > down, down > across])
     scaled = [(each / each.sum(axis=1, keepdims=True)).astype(np.float32) for each in (rings, of_luma)]
     steps = np.array([quantisation(ANNEXK, quality).luma for quality in _QUALITIES], np.float32)
-    return _Averages(scaled[0], scaled[1], steps[:, :, None] / np.float32(2), _cells(_LUMA_CELLS), _cells(_CHROMA_CELLS))
+    return _Averages(
+        scaled[0], scaled[1], steps[:, :, None] / np.float32(2), _cells(_LUMA_CELLS), _cells(_CHROMA_CELLS)
+    )
 
 
 def _cells(cells: tuple[int, int]) -> Floats:

@@ -16,7 +16,7 @@ from beam_adacompress.jpeg.tables import ORIGINAL
 from beam_adacompress.policy import artefact
 from beam_adacompress.policy.agent import Array
 from beam_adacompress.policy.artefact import PolicyArtefact
-from beam_adacompress.policy.calibration import CONFIDENCE, Promise
+from beam_adacompress.policy.calibration import Promise
 from beam_adacompress.policy.features import source_bytes
 from beam_adacompress.policy.learned import AgreementAgent
 from beam_adacompress.policy.lookahead import Looking
@@ -34,7 +34,7 @@ class Serving:
     Args:
       policy: its folder, or `default`.
       agreement: to promise, 0..1; None for what it was trained to promise.
-      confidence: of the promise, 0..1.
+      confidence: of the promise, 0..1; None for that of training.
       explore: probability of taking any action instead, each alike, so that what is logged can be learned from.
       seed: of exploring.
 
@@ -44,7 +44,7 @@ class Serving:
 
     policy: str = DEFAULT
     agreement: Optional[float] = None
-    confidence: float = CONFIDENCE
+    confidence: Optional[float] = None
     explore: float = 0.0
     seed: int = 0
 
@@ -53,10 +53,15 @@ class Serving:
             raise ValueError("policy must be a folder, or default, and is empty")
         if self.agreement is not None and not 0 < self.agreement < 1:
             raise ValueError(f"agreement must be above 0 and below 1, got {self.agreement}")
-        if not 0 < self.confidence < 1:
+        if self.confidence is not None and not 0 < self.confidence < 1:
             raise ValueError(f"confidence must be above 0 and below 1, got {self.confidence}")
         if not 0 <= self.explore < 1:
             raise ValueError(f"explore must be at least 0 and below 1, got {self.explore}")
+
+    @property
+    def asks(self) -> bool:
+        """Whether another promise is asked for than the policy was trained for."""
+        return self.agreement is not None or self.confidence is not None
 
     @property
     def path(self) -> str:
@@ -93,18 +98,32 @@ class Policy:
         families = loaded.references(serving.path)
         self.actions = [(family, quality) for family in families for quality in loaded.space.qualities]
         self.promise = loaded.promise
-        if serving.agreement is not None:
-            self.promise = loaded.calibration.promise(serving.agreement, serving.confidence)
+        if serving.asks:
+            agreement = loaded.promise.target if serving.agreement is None else serving.agreement
+            confidence = loaded.promise.confidence if serving.confidence is None else serving.confidence
+            self.promise = loaded.calibration.promise(agreement, confidence)
         if isinstance(self._agent, AgreementAgent):
             setting = self.promise.setting
             self._agent.price = None if setting is None else loaded.settings[setting]
         # An agent without prices goes on as it was trained, unless it is asked for a promise.
-        asked_to_promise = serving.agreement is not None or isinstance(self._agent, AgreementAgent)
-        self._leaves_all = asked_to_promise and not self.promise.holds
+        promises = serving.asks or isinstance(self._agent, AgreementAgent)
+        self._leaves_all = promises and not self.promise.holds
 
-    def warning(self) -> Optional[str]:
-        """What to tell a person who asks for more than the policy can promise; None where it keeps its promise."""
-        return None if self.promise.holds else unkept(self.version, self.promise, self._leaves_all)
+    def warning(self, settings: Optional[jpeg.Settings] = None) -> Optional[str]:
+        """What to tell a person who asks for more than the policy can promise; None where it keeps its promise.
+
+        Args:
+          settings: of the encoder that will compress the images, where they are known.
+        """
+        if not self.promise.holds:
+            return unkept(self.version, self.promise, self._leaves_all)
+        learned_with = self.artefact.encoder.get("subsampling")
+        if settings is None or learned_with in (None, settings.subsampling):
+            return None
+        return (
+            f"the policy {self.version} was calibrated with a subsampling of {learned_with}, and its promise does not "
+            f"hold for {settings.subsampling}: train one for it, or leave --subsampling as it is"
+        )
 
     def described(self) -> str:
         """Who it is and what it promises, in words."""

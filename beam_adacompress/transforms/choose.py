@@ -19,7 +19,6 @@ from beam_adacompress.jpeg import decoded
 from beam_adacompress.jpeg.codec import obstacle_of
 from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
-from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.policies import DEFAULT, Onlooker, Serving, onlooker
 from beam_adacompress.records import Choice, ChosenImage
 from beam_adacompress.transforms import files, rows
@@ -60,7 +59,7 @@ class ChooseQuality(SeveralOutputs):
       policy: folder of a policy, on any filesystem that Beam knows, or `default`.
       agreement: that the policy is to promise, 0..1; None for what it was trained for. If it cannot, it says so, and
         every image is left as it is.
-      confidence: of that promise, 0..1.
+      confidence: of that promise, 0..1; None for that of training.
       explore: probability of taking any of the policy's actions instead, so that what is logged can be learned from.
       seed: of exploring.
 
@@ -84,7 +83,7 @@ class ChooseQuality(SeveralOutputs):
     concurrency: Optional[int] = None
     policy: Optional[str] = None
     agreement: Optional[float] = None
-    confidence: float = CONFIDENCE
+    confidence: Optional[float] = None
     explore: float = 0.0
     seed: int = 0
 
@@ -116,8 +115,8 @@ class ChooseQuality(SeveralOutputs):
             return Serving(self.policy or DEFAULT, self.agreement, self.confidence, self.explore, self.seed)
         if self.policy is not None:
             raise ValueError(f"policy and {fixed[0]} exclude each other: a policy chooses both quality and tables")
-        for name, value, none in (("agreement", self.agreement, None), ("explore", self.explore, 0.0)):
-            if value != none:
+        for name in ("agreement", "confidence", "explore"):
+            if getattr(self, name) != getattr(ChooseQuality, name):
                 raise ValueError(f"{name} is a policy's, and {fixed[0]} is fixed for every image: give one of them")
         quality = DEFAULT_QUALITY if self.quality is None else self.quality
         return FixedPolicy(quality, ANNEXK if self.tables is None else self.tables)
@@ -190,7 +189,7 @@ class _ChooseByPolicy(beam.DoFn):
 
     def setup(self) -> None:
         self._onlooker: Onlooker = self._shared.acquire(lambda: onlooker(self._serving, files.read))
-        if (warning := self._onlooker.policy.warning()) is not None:
+        if (warning := self._onlooker.policy.warning(self._settings)) is not None:
             _LOGGER.warning(warning)
 
     def process(self, row: Any) -> Iterator[Any]:
