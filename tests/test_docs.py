@@ -1,4 +1,4 @@
-"""The code in docs/backends.md runs."""
+"""The code in docs/backends.md and docs/policies.md runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,25 @@ from PIL import Image
 from beam_adacompress import Label, Query, backends, dct_networks
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
+from beam_adacompress.jpeg.tables import LEARNABLE
+from beam_adacompress.policy.verify import LADDER
 
 DOCS = Path(__file__).parent.parent / "docs"
 PIPELINE, DCT, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)
+
+POLICIES = re.findall("```python\n(.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL)
+
+
+def test_a_policy_in_a_pipeline(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(320, 240)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
+    (code,) = POLICIES
+    exec(code, {})
+    key, tables, quality, status = capsys.readouterr().out.split()
+    assert (key, status) == ("a.jpg", "compressed")
+    assert tables in LEARNABLE
+    assert int(quality) in LADDER
 
 
 def test_the_pipeline(tmp_path, monkeypatch, capsys):
