@@ -18,7 +18,7 @@ from apache_beam import coders
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
-from apache_beam.yaml.yaml_provider import InlineProvider
+from apache_beam.yaml import yaml_provider
 from apache_beam.yaml.yaml_transform import YamlTransform
 from backends import CAT, DOG, Scripted, Sizes
 from conftest import IN_PROCESS, encoded, manifest_rows, picture
@@ -223,7 +223,7 @@ def test_the_same_bytes_twice_in_a_row_are_two_images(decodings):
     assert len(decodings) == 2
 
 
-MANY = [EncodedImage(f"{index}.jpg", PHOTO) for index in range(40)]
+MANY = [EncodedImage(f"{index}.jpg", PHOTO) for index in range(25)]
 
 
 def explored(**how):
@@ -237,12 +237,12 @@ def test_exploring():
     choices = explored()
     another = {key: choice for key, choice in choices.items() if choice[:2] != best[:2]}
     each = 0.3 / len(POLICY.actions)
-    assert 5 <= len(another) <= 20  # 12 are to be expected
+    assert 3 <= len(another) <= 13  # 7.5 are to be expected
     assert [choice.propensity for choice in another.values()] == pytest.approx([each] * len(another), rel=1e-5)
     propensities = {choice.propensity for choice in choices.values() if choice[:2] == best[:2]}
     assert list(propensities) == pytest.approx([0.7 + each], rel=1e-5)
     assert {choice[:2] for choice in another.values()} <= set(POLICY.actions)
-    assert len({choice.expected_agreement for choice in another.values()}) > 5
+    assert len({choice.expected_agreement for choice in another.values()}) > 2
     serving = Serving(explore=0.3).load()
     opened = jpeg.open_image(PHOTO)
     seen = features(opened, opened.pixels())
@@ -256,8 +256,9 @@ def test_exploring_where_the_original_is_best():
 
 
 def test_exploring_is_a_matter_of_key_and_seed():
-    assert explored(seed=1) == explored(seed=1)
-    assert explored(seed=1) != explored(seed=2)
+    first = explored(seed=1)
+    assert explored(seed=1) == first
+    assert explored(seed=2) != first
 
 
 def test_more_than_it_can_promise(caplog):
@@ -657,11 +658,12 @@ output: CompressJPEG.out0
 """
 
 
-def test_in_beam_yaml():
+def test_in_beam_yaml(monkeypatch):
+    monkeypatch.setattr(yaml_provider, "standard_providers", dict)  # none is needed, and they import TensorFlow
     serving = Serving(agreement=0.9).load()
     opened = jpeg.open_image(PHOTO)
     choice = serving.choose(features(opened, opened.pixels()), "a.jpg")
-    transforms = InlineProvider({"ChooseQuality": ChooseQuality, "CompressJPEG": CompressJPEG})
+    transforms = yaml_provider.InlineProvider({"ChooseQuality": ChooseQuality, "CompressJPEG": CompressJPEG})
     with TestPipeline(runner="FnApiRunner") as p:
         images = p | beam.Create([EncodedImage("a.jpg", PHOTO)]).with_output_types(EncodedImage)
         rows = images | YamlTransform(

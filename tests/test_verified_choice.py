@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import apache_beam as beam
 import pytest
 from apache_beam import coders
@@ -232,7 +234,12 @@ def test_the_command_verifies(corpus, compress, tmp_path, named, capsys):
     assert (rows["large.jpg"].quality, rows["large.jpg"].verified_by) == (20, f"sizes limit={limit}")
     assert rows["large.jpg"].expected_agreement == 1.0
     assert {row.status for row in rows.values()} == {"compressed"}
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    calls, images = map(
+        float, re.search(r"verified with sizes\?limit=\d+: (\d+) calls, ([\d.]+) an image", said).groups()
+    )
+    assert images == pytest.approx(calls / len(rows), abs=0.06)
+    assert 2 <= images <= 7
     assert compress(corpus, tmp_path / "out", "--verify", f"sizes?limit={limit + 1}") == 1
     assert "holds a run with other options (verify was" in capsys.readouterr().err
 

@@ -142,9 +142,13 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:
         watching = Progress(Compressing(folder, attempt, total), terminal=sys.stderr.isatty())
-    if not local.run_to_end(pipeline, options, watching):
+    result = local.run_to_end(pipeline, options, watching)
+    if result is None:
         return 0
-    _conclude(folder, policy)
+    _conclude(folder, policy, bool(job.verify))
+    if job.verify and (asked := local.counted(result, "ChooseQuality", "images_in")):
+        calls = local.counted(result, "ChooseQuality", "calls")
+        print(f"verified with {', '.join(job.verify)}: {calls} calls, {calls / asked:.1f} an image")
     if score_job is not None:
         conclude(score_job)
     images = json.loads(files.read(folder.summary))["images"]
@@ -164,7 +168,7 @@ def _count_images(job: CompressJob, up_to: Optional[int]) -> int:
     return count
 
 
-def _conclude(folder: RunFolder, policy: Optional[Policy]) -> None:
+def _conclude(folder: RunFolder, policy: Optional[Policy], verified: bool) -> None:
     content = json.loads(files.read(folder.summary))
     images, size = content["images"], content["bytes"]
     saved = f"{100 * size['saved'] / size['in']:.1f} % saved" if size["in"] else "nothing saved"
@@ -173,7 +177,7 @@ def _conclude(folder: RunFolder, policy: Optional[Policy]) -> None:
         f"{images['failed']} failed: {report.megabytes(size['in'])} became {report.megabytes(size['out'])} "
         f"({saved}) in {content['wall_seconds']:.1f} s"
     )
-    if policy is not None:
+    if policy is not None and not verified:
         print(f"chosen by {policy.described()}")
     if images["failed"]:
         print(f"failed images: rows with status 'failed' in {folder.manifest}, and in the report")

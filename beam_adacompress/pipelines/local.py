@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
@@ -55,7 +56,7 @@ def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
     return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {command}")), True)
 
 
-def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: AbstractContextManager[Any]) -> bool:
+def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: AbstractContextManager[Any]) -> Any:
     """Runs a pipeline and waits for it.
 
     Args:
@@ -64,16 +65,22 @@ def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: Abst
       watching: entered while it runs; shows progress, or nothing.
 
     Returns:
-      Whether it has run; False where only a template was written.
+      Beam's result, for its metrics; None where only a template was written.
     """
     template = options.view_as(GoogleCloudOptions).template_location
     with watching:
         result = pipeline.run()
         if template:
             print(f"template written to {template}")
-            return False
+            return None
         result.wait_until_finish()
-    return True
+    return result
+
+
+def counted(result: Any, stage: str, name: str) -> int:
+    """What a counter of a stage came to, see transforms.metrics; 0 where the runner does not tell."""
+    wanted = MetricsFilter().with_namespace(f"adacompress.{stage}").with_name(name)
+    return sum(each.result or 0 for each in result.metrics().query(wanted)["counters"])
 
 
 def cores() -> int:
