@@ -307,6 +307,7 @@ def test_less_caution_is_fewer_bytes():
             {"explore": 0.1, "verify": "baidu"},
             "^a verified choice does not explore: give explore or verify, not both$",
         ),
+        ({"policy": ""}, "^policy must be a folder, or default, and is empty$"),
         ({"agreement": 2}, "^agreement must be above 0 and below 1, got 2$"),
         ({"confidence": 0}, "^confidence must be above 0 and below 1, got 0$"),
         ({"explore": 1.0}, r"^explore must be at least 0 and below 1, got 1\.0$"),

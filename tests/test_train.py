@@ -151,8 +151,8 @@ def test_overwriting_two_backends_and_a_promise_that_cannot_hold(keras, photogra
     assert loaded.agent.price is None
     images = parts(photographs).count(CALIBRATE)
     assert (
-        f"not promised: an agreement of 0.97 with a confidence of 0.9: {images} calibration images cannot show it, "
-        "at least 76 are needed, a fifth of all images; so every image is left as it is"
+        f"not promised: an agreement of 0.97 with a confidence of 0.95: {images} calibration images cannot show it, "
+        "at least 99 are needed, a fifth of all images; so every image is left as it is"
     ) in said
     assert loaded.baseline == Baseline(parts(photographs).count(TEST), 1.0, 1.0)
     assert "standard tables" not in said, "a policy that does nothing has no rival"

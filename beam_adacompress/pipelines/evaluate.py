@@ -6,7 +6,6 @@ test_images ─▶ try_images (a Beam job: everything that anyone may choose, on
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import importlib.util
 import sys
@@ -18,7 +17,6 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import evaluation_report, jpeg, plots, report
-from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.evaluation import POLICY, Curve, Evaluation, Strategy, evaluate, to_json
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
@@ -37,7 +35,7 @@ from beam_adacompress.pipelines.evaluate_job import (
 )
 from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions
-from beam_adacompress.pipelines.trying import prices_of, try_images
+from beam_adacompress.pipelines.trying import TrialLists, check_answered, prices_of, said_of_failures, try_images
 from beam_adacompress.policy import judging
 from beam_adacompress.policy.judging import Searched
 from beam_adacompress.policy.learned import ORIGINAL_ACTION, AgreementAgent
@@ -48,7 +46,7 @@ from beam_adacompress.policy.verify import LADDER
 from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.sources import ImageFile
-from beam_adacompress.trials import NO_ANSWER, Trial
+from beam_adacompress.trials import Trial
 from beam_adacompress.version import versions
 
 _PLAIN_SUBSAMPLING = "4:2:0"  # Pillow's, and that of the plain scan that trials measure
@@ -88,7 +86,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     images = test_images(job, contenders)
     tried = grid([each.policy.artefact.space for each in contenders])
     seen = _seen(job, contenders, tried, images, options, rest)
-    _check_answered(job, seen)
+    answered = TrialLists(seen.trials, seen.failures)
+    check_answered(answered, job.backend, f"any test image in {job.input}", "nothing was evaluated", job.cache)
     found = judged(job, contenders, tried, seen)
     about = _about(job, contenders, seen.trials, found)
     _write(job, found, about)
@@ -144,24 +143,6 @@ def _seen(
         if is_test(trial.sha256, seeds) and all(trial.sha256 in each for each in features.values())
     ]
     return Seen(trials, features, sorted(set(failures)), calls, cost)
-
-
-def _check_answered(job: EvaluateJob, seen: Seen) -> None:
-    """Stops where there is nothing to judge by.
-
-    Raises:
-      AdaCompressError: a limit was reached, or a backend has answered nothing.
-    """
-    for failed in seen.failures:
-        if failed.reason in contract.FINAL:
-            raise AdaCompressError(
-                f"nothing was evaluated: {failed.error}; the answers so far are in {job.cache}, and the same command "
-                "with higher limits goes on from there"
-            )
-    for uri in job.backend:
-        if not any(trial.backend == uri and set(trial.ranks) != {NO_ANSWER} for trial in seen.trials):
-            reasons = f" ({_counted(seen.failures)})" if seen.failures else ""
-            raise AdaCompressError(f"{uri} has no answer for any test image in {job.input}{reasons}")
 
 
 def judged(job: EvaluateJob, contenders: Sequence[Contender], tried: Grid, seen: Seen) -> dict[str, Evaluation]:
@@ -360,13 +341,5 @@ def _said(job: EvaluateJob, images: Sequence[ImageFile], seen: Seen, found: Mapp
     """How it went, and where everything is."""
     evaluated = next(iter(found.values())).images
     yield f"{evaluated} of {len(images)} images evaluated, {seen.calls} calls, {report.dollars(seen.cost)}"
-    if seen.failures:
-        first = min(seen.failures)
-        count = len({failed.key for failed in seen.failures})
-        yield f"failed: {count} images ({_counted(seen.failures)}), e.g. {first.key}: {first.error}"
+    yield from said_of_failures(seen.failures)
     yield from (job.json, job.report, *map(job.plot, found))
-
-
-def _counted(failures: Sequence[ImageFailure]) -> str:
-    counts = collections.Counter(failed.reason for failed in failures)
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))

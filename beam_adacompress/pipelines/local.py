@@ -93,6 +93,7 @@ def quiet_logs() -> None:
     os.environ[QUIET_VARIABLE] = "1"
     warnings.filterwarnings("ignore", module="PIL")  # what matters of it is in the manifest
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("beam_adacompress.transforms").setLevel(logging.ERROR)  # the command says it once
     threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)
 
 

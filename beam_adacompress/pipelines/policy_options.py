@@ -59,4 +59,4 @@ def policy_of(named: Optional[Sequence[str]]) -> Optional[str]:
 
 def located(policy: str) -> str:
     """The folder of a policy, absolute; `default` stays."""
-    return policy if policy == DEFAULT else absolute(policy)
+    return policy if policy in ("", DEFAULT) else absolute(policy)

@@ -8,7 +8,6 @@ asks only about what is new.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +17,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import report
-from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
 from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.policy_options import PromiseOptions
 from beam_adacompress.pipelines.train_job import TrainJob, TrainOptions, job_of
-from beam_adacompress.pipelines.trying import TrialLists, prices_of, try_images
+from beam_adacompress.pipelines.trying import check_answered, prices_of, said_of_failures, try_images
 from beam_adacompress.policy import artefact as artefacts
 from beam_adacompress.policy.calibration import Calibration, Promise, images_needed
 from beam_adacompress.policy.dqn import DQNAgent
@@ -33,7 +31,7 @@ from beam_adacompress.policy.training import Trained, beside_fixed, require_kera
 from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.sources import ImageFile, LocatedFailure, list_images
-from beam_adacompress.trials import NO_ANSWER, Trial
+from beam_adacompress.trials import Trial
 
 TARGETS = (0.9, 0.95, 0.97, 0.99)  # agreements that people ask for
 
@@ -72,7 +70,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     transform = job.transform(space, sight)
     found = try_images(images, transform, job.work, options, rest, shows_progress=True)
     failures += found.failures
-    _check_answered(job, found)
+    check_answered(found, job.backend, f"any image in {job.input}", "nothing was learned", job.cache)
     _, columns = space.distinct()
     trained = train(found.trials, space, columns.tolist(), sight, job.encoder(), job.learning())
     version = _save(job, trained)
@@ -81,7 +79,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     cost = sum(trial.calls * prices[trial.backend] for trial in found.trials)
     for line in (
         _said_of_images(len(images), found.trials, trained),
-        *_said_of_failures(failures),
+        *said_of_failures(failures),
         _said_of_calls(found.trials, cost),
         *said_of_promise(trained.artefact.promise, trained.artefact.calibration, trained.artefact.agent.kind),
         *_said_of_worth(trained),
@@ -106,24 +104,6 @@ def _listed(job: TrainJob) -> tuple[list[ImageFile], list[ImageFailure]]:
         else:
             images.append(found)
     return images, failures
-
-
-def _check_answered(job: TrainJob, found: TrialLists) -> None:
-    """Stops where there is no point in learning.
-
-    Raises:
-      AdaCompressError: a limit was reached, or a backend has answered nothing.
-    """
-    for failed in found.failures:
-        if failed.reason in contract.FINAL:
-            raise AdaCompressError(
-                f"nothing was learned: {failed.error}; the answers so far are in {job.cache}, and the same command "
-                "with higher limits goes on from there"
-            )
-    for uri in job.backend:
-        if not any(trial.backend == uri and set(trial.ranks) != {NO_ANSWER} for trial in found.trials):
-            reasons = f" ({_counted(found.failures)})" if found.failures else ""
-            raise AdaCompressError(f"{uri} has no answer for any image in {job.input}{reasons}: nothing to learn from")
 
 
 def _save(job: TrainJob, trained: Trained) -> str:
@@ -154,18 +134,6 @@ def _said_of_images(images: int, trials: Sequence[Trial], trained: Trained) -> s
     unanswered = different - trained.parts.images
     left_out = f", {unanswered} of them without all answers and left out" if unanswered else ""
     return f"{images} images, {different} different ones{left_out}: {trained.parts.said()}"
-
-
-def _said_of_failures(failures: Sequence[ImageFailure]) -> Iterator[str]:
-    if failures:
-        count = len({failed.key for failed in failures})
-        first = min(failures)
-        yield f"failed: {count} images ({_counted(failures)}), e.g. {first.key}: {first.error}"
-
-
-def _counted(failures: Sequence[ImageFailure]) -> str:
-    counts = collections.Counter(failed.reason for failed in failures)
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
 
 
 def _said_of_calls(trials: Sequence[Trial], cost: float) -> str:

@@ -5,9 +5,10 @@ Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ TryConfigu
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress.backends import backend as backend_of
+from beam_adacompress.backends import contract
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.progress import Progress, Scoring
@@ -24,7 +26,7 @@ from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score_sinks import Tick
 from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages
 from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
-from beam_adacompress.trials import Trial
+from beam_adacompress.trials import NO_ANSWER, Trial
 
 
 class TrialLists(NamedTuple):
@@ -94,3 +96,41 @@ def prices_of(transform: TryConfigurations) -> dict[str, float]:
 def _usage(trial: Trial, prices: Mapping[str, float]) -> Usage:
     cost = trial.calls * prices.get(trial.backend, 0.0)
     return Usage(trial.key, trial.calls, retries=0, cache_hits=0, throttled=0.0, cost=cost)
+
+
+def check_answered(found: TrialLists, backends: Sequence[str], where: str, nothing: str, cache: str) -> None:
+    """Stops a command that has nothing to go by.
+
+    Args:
+      found: what became of the images.
+      backends: that were asked.
+      where: the images, e.g. `any image in photos/`.
+      nothing: what did not come about, e.g. `nothing was learned`.
+      cache: where answers are kept.
+
+    Raises:
+      AdaCompressError: a limit was reached, or a backend has answered nothing.
+    """
+    for failed in found.failures:
+        if failed.reason in contract.FINAL:
+            raise AdaCompressError(
+                f"{nothing}: {failed.error}; the answers so far are in {cache}, and the same command with higher "
+                "limits goes on from there"
+            )
+    for uri in backends:
+        if not any(trial.backend == uri and set(trial.ranks) != {NO_ANSWER} for trial in found.trials):
+            reasons = f" ({_counted(found.failures)})" if found.failures else ""
+            raise AdaCompressError(f"{uri} has no answer for {where}{reasons}: {nothing}")
+
+
+def said_of_failures(failures: Sequence[ImageFailure]) -> Iterator[str]:
+    """How many images failed, why, and one of them, for people; nothing where none did."""
+    if failures:
+        count = len({failed.key for failed in failures})
+        first = min(failures)
+        yield f"failed: {count} images ({_counted(failures)}), e.g. {first.key}: {first.error}"
+
+
+def _counted(failures: Sequence[ImageFailure]) -> str:
+    counts = collections.Counter(failed.reason for failed in failures)
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))

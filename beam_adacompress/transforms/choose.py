@@ -112,7 +112,13 @@ class ChooseQuality(SeveralOutputs):
         """
         fixed = [name for name in ("quality", "tables") if getattr(self, name) is not None]
         if not fixed:
-            return Serving(self.policy or DEFAULT, self.agreement, self.confidence, self.explore, self.seed)
+            return Serving(
+                DEFAULT if self.policy is None else self.policy,
+                self.agreement,
+                self.confidence,
+                self.explore,
+                self.seed,
+            )
         if self.policy is not None:
             raise ValueError(f"policy and {fixed[0]} exclude each other: a policy chooses both quality and tables")
         for name in ("agreement", "confidence", "explore"):
