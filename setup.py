@@ -11,7 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_adacompress" / "versi
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
 LITERT = ["ai-edge-litert>=2.0"]
 REKOGNITION = ["boto3>=1.34"]
-TRAIN = ["matplotlib>=3.8", "optuna>=4", "tensorflow>=2.18"]
+TRAIN = ["matplotlib>=3.8", "optuna>=4", "tensorboard>=2.18", "tensorflow>=2.18"]
 # One wheel for all Pythons, but none for Linux on ARM.
 DCT = ["jpeglib>=1.0.2,<1.1; sys_platform != 'linux' or platform_machine == 'x86_64'"]
 YAML = ["apache-beam[yaml]>=2.77,<3"]
