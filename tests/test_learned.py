@@ -14,7 +14,6 @@ from beam_adacompress.policy.learned import (
     choose,
     decide,
     prices,
-    sizes,
 )
 from beam_adacompress.policy.outcomes import Outcomes
 from beam_adacompress.policy.search import Recollection
@@ -87,9 +86,6 @@ def test_what_a_choice_comes_to():
     outcomes.agreement[:] = [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
     action = np.array([ORIGINAL_ACTION, 0, 2])
     assert agreed(outcomes, action).tolist() == [1, 0, 1]
-    assert sizes(outcomes, action).tolist() == [1e6, outcomes.sizes[1, 0], outcomes.sizes[2, 2]]
-    outcomes.bytes_in[2] = 7
-    assert sizes(outcomes, action)[2] == 7, "a result that is larger is not written"
 
 
 def test_prices_go_from_cautious_to_bold():

@@ -338,8 +338,9 @@ def test_what_can_be_known_of_an_image_is_learned_and_pays(keras):
     easy = test.agreement[:, 0] == 1
     assert np.isin(action[easy], (0, 2)).mean() > 0.8
     assert np.isin(action[~easy], (1, 3, learned.ORIGINAL_ACTION)).mean() > 0.8
-    assert found.baseline.agreement == pytest.approx(learned.agreed(test, action).mean())
-    assert found.baseline.size_ratio == pytest.approx((learned.sizes(test, action) / 1000).mean())
+    came = judging.judged(test, action)
+    assert found.baseline.agreement == pytest.approx(came.agreement.mean())
+    assert found.baseline.size_ratio == pytest.approx((came.sizes / 1000).mean())
     row = beside_fixed(found, test)
     assert row.against[0].ratio.high < 1
     assert "the policy takes fewer" in list(train._said_of_worth(training.Trained(found, parts)))[-1]

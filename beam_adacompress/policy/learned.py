@@ -80,12 +80,6 @@ def agreed(outcomes: Outcomes, action: NDArray[np.intp]) -> NDArray[np.float64]:
     return np.where(action == ORIGINAL_ACTION, 1.0, taken)
 
 
-def sizes(outcomes: Outcomes, action: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Bytes of what was chosen, `(images,)`."""
-    taken: NDArray[np.float64] = outcomes.sizes[np.arange(len(action)), np.maximum(action, 0)]
-    return np.where(action == ORIGINAL_ACTION, outcomes.bytes_in, np.minimum(taken, outcomes.bytes_in))
-
-
 def calibration(model: AgreementModel, outcomes: Outcomes, settings: tuple[float, ...]) -> Calibration:
     """What each setting comes to on images that training never saw."""
     seen = outcomes.features.astype(np.float32)
