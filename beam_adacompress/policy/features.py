@@ -127,7 +127,8 @@ def _sampled(values: NDArray[np.uint8]) -> Floats:
         levels = np.pad(cut.astype(np.float32) - 128, ((0, 0), (0, 0), (0, 2)))
     else:
         colours, offset = _from_rgb()
-        levels = (cut[:, :, :3].astype(np.float32).reshape(-1, 3) @ colours - offset).reshape(64, -1, 3)
+        samples = cut.reshape(-1, cut.shape[2]).astype(np.float32)
+        levels = (colours[:, : cut.shape[2]] @ samples.T - offset).reshape(3, 64, -1).transpose(1, 2, 0)
     # Along columns, then along rows: small enough for BLAS to leave the other cores to other workers.
     down = _line() @ np.ascontiguousarray(levels.swapaxes(1, 2)).reshape(8, -1)
     across = _line() @ down.reshape(8, 8, -1).swapaxes(0, 1).reshape(8, -1)
@@ -168,9 +169,10 @@ def _line() -> Floats:
 
 @functools.lru_cache(maxsize=1)
 def _from_rgb() -> tuple[Floats, Floats]:
-    """A matrix and what is to be taken from its result, that make of R, G and B the levels Y, Cb and Cr less 128."""
+    """What makes of R, G, B and an unused byte the levels Y, Cb and Cr less 128: `(3, 4)`, and less `(3, 1)`."""
     zero = from_rgb(np.zeros((1, 3)))
-    return (from_rgb(np.eye(3)) - zero).astype(np.float32), (128 - zero).astype(np.float32)
+    colours = np.pad((from_rgb(np.eye(3)) - zero).T, ((0, 0), (0, 1)))
+    return colours.astype(np.float32), (128 - zero).T.astype(np.float32)
 
 
 class _Averages(NamedTuple):
