@@ -126,7 +126,7 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
         check_limits(score_job.scoring, score_job.cache, options)  # before anything of an earlier run is discarded
     if job.verify:
         check_limits(job.scoring, job.cache, options)
-    policy = job.load_policy()
+    policy = job.loaded
     if policy is not None and (warning := policy.warning(job.settings())) is not None:
         print(warning, file=sys.stderr)
     runner, is_local = local.choose_runner(options, flags)

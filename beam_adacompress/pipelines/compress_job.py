@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -101,8 +102,9 @@ class CompressJob:
             asking |= {"cache": self.cache, "top": self.scoring.top, "verify": self.verify}
         return ChooseQuality(**own, **asking, verify_margin=self.verify_margin, encoder=self._encoder())
 
-    def load_policy(self) -> Optional[Policy]:
-        """The policy that will choose, loaded; None for a fixed quality.
+    @functools.cached_property
+    def loaded(self) -> Optional[Policy]:
+        """The policy that will choose, loaded once; None for a fixed quality.
 
         Raises:
           AdaCompressError: it cannot be loaded.
@@ -137,7 +139,8 @@ class CompressJob:
             own = {name: value for name, value in own.items() if name not in _OF_POLICIES}
             own |= {"quality": decider.quality, "tables": decider.tables}
         else:
-            own |= {"policy": decider.policy, "policy_version": decider.load(files.read).version}
+            assert self.loaded is not None
+            own |= {"policy": decider.policy, "policy_version": self.loaded.version}
         if not self.verify:
             return {name: value for name, value in own.items() if name not in ("verify", "verify_margin")}
         return {**own, "verify": list(self.verify), "top": self.scoring.top}

@@ -225,7 +225,7 @@ def _policies(
         artefact, promise = each.policy.artefact, each.policy.promise
         own = _as_seen_by(each, seen, table, columns)
         action = judging.acted(artefact.agent, own)
-        if job.agreement is not None and not promise.holds:
+        if each.policy.leaves_all:
             action = np.full_like(action, ORIGINAL_ACTION)
         heard = {(kind_of(name), version) for name, version in artefact.backends}
         counts = promise.holds and artefact.top == job.top and (kind_of(judge.backend), judge.backend_version) in heard

@@ -71,7 +71,9 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
         for rows in (train, validate)
     )
     seeds = range(how.seed, how.seed + how.members)
-    members = [_member(keras, train, validate, families, qualities, how, seed) for seed in seeds]
+    base, steps = _start(train, families, qualities)
+    learned_from, held_out = (_grouped(rows, families * qualities, how) for rows in (train, validate))
+    members = [_member(keras, learned_from, held_out, base, steps, how, seed) for seed in seeds]
     w_size, b_size = _sizes(train, families, qualities)
     arrays = {name: np.stack([member[name] for member in members]) for name in members[0]}
     return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
@@ -96,15 +98,15 @@ def _grouped(rows: Logged, actions: int, how: Training) -> _Grouped:
 
 
 def _member(
-    keras: Any, train: Logged, validate: Logged, families: int, qualities: int, how: Training, seed: int
+    keras: Any, train: _Grouped, validate: _Grouped, base: Array, steps: Array, how: Training, seed: int
 ) -> dict[str, Array]:
-    """One network: it predicts all actions, but learns only of those that were taken."""
+    """One network, from a base and steps on: it predicts all actions, but learns only of those that were taken."""
     keras.utils.set_random_seed(seed)
     ops = keras.ops
-    actions = families * qualities
+    families, actions = base.size, steps.size
     hidden = keras.layers.Dense(how.hidden, activation=lambda value: keras.activations.gelu(value, approximate=True))
     ease = keras.layers.Dense(families, kernel_initializer="zeros", use_bias=False)
-    monotone = _steps_layer(keras, *_start(train, families, qualities))
+    monotone = _steps_layer(keras, base, steps)
     x = keras.Input((train.features.shape[1],), name="features")
     model = keras.Model(x, monotone(ease(keras.layers.Dropout(how.dropout, seed=seed)(hidden(x)))))
 
@@ -114,11 +116,10 @@ def _member(
 
     model.compile(keras.optimizers.AdamW(how.rate, weight_decay=how.decay), loss=cross_entropy)
     stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=how.patience, restore_best_weights=True)
-    learned_from, held_out = (_grouped(rows, actions, how) for rows in (train, validate))
     model.fit(
-        learned_from.features,
-        learned_from.targets,
-        validation_data=tuple(held_out),
+        train.features,
+        train.targets,
+        validation_data=tuple(validate),
         batch_size=how.batch,
         epochs=how.epochs,
         callbacks=[stop, *_curves(keras, how, seed - how.seed)],

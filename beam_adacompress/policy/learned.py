@@ -82,10 +82,10 @@ def agreed(outcomes: Outcomes, action: NDArray[np.intp]) -> NDArray[np.float64]:
 
 def calibration(model: AgreementModel, outcomes: Outcomes, settings: tuple[float, ...]) -> Calibration:
     """What each setting comes to on images that training never saw."""
-    seen = outcomes.features.astype(np.float32)
+    predicted = model.predict(outcomes.features.astype(np.float32))
     counts = []
     for price in settings:
-        action = choose(model, seen, outcomes.bytes_in, price).action
+        action = decide(predicted, outcomes.bytes_in, price).action
         counts.append(int(len(action) - agreed(outcomes, action).sum()))
     return Calibration(len(outcomes.keys), tuple(counts))
 

@@ -87,6 +87,7 @@ class Policy:
       artefact: where it comes from.
       version: names it in manifests.
       promise: what it promises here.
+      leaves_all: whether it leaves every image as it is, since it cannot promise what is asked for.
       actions: tables, as encoders know them, and quality of each action.
     """
 
@@ -107,7 +108,7 @@ class Policy:
             self._agent.price = None if setting is None else loaded.settings[setting]
         # An agent without prices goes on as it was trained, unless it is asked for a promise.
         promises = serving.asks or isinstance(self._agent, AgreementAgent)
-        self._leaves_all = promises and not self.promise.holds
+        self.leaves_all = promises and not self.promise.holds
 
     def warning(self, settings: Optional[jpeg.Settings] = None) -> Optional[str]:
         """What to tell a person who asks for more than the policy can promise; None where it keeps its promise.
@@ -116,7 +117,7 @@ class Policy:
           settings: of the encoder that will compress the images, where they are known.
         """
         if not self.promise.holds:
-            return unkept(self.version, self.promise, self._leaves_all)
+            return unkept(self.version, self.promise, self.leaves_all)
         learned_with = self.artefact.encoder.get("subsampling")
         if settings is None or learned_with in (None, settings.subsampling):
             return None
@@ -150,7 +151,7 @@ class Policy:
           key: of the image; with the seed it decides where the policy explores.
         """
         row = seen[None]
-        if self._leaves_all:
+        if self.leaves_all:
             return self.left_alone()
         if isinstance(agent := self._agent, AgreementAgent):
             predicted = agent.learned.predict(row)
