@@ -56,18 +56,18 @@ def choose(model: AgreementModel, features: Array, bytes_in: NDArray[np.float64]
       bytes_in: of the originals, `(images,)`.
       price: of a byte, in disagreements; None to leave everything as it is.
     """
-    images = len(features)
-    assert bytes_in.shape == (images,), (bytes_in.shape, images)
-    if price is None:
-        return Chosen(np.full(images, ORIGINAL_ACTION, np.intp), np.ones(images, np.float32))
+    assert bytes_in.shape == (len(features),), (bytes_in.shape, len(features))
     return decide(model.predict(features), bytes_in, price)
 
 
-def decide(predicted: Predicted, bytes_in: NDArray[np.float64], price: float) -> Chosen:
+def decide(predicted: Predicted, bytes_in: NDArray[np.float64], price: Optional[float]) -> Chosen:
     """Decides by what is predicted, see `choose`."""
+    images = len(bytes_in)
+    if price is None:
+        return Chosen(np.full(images, ORIGINAL_ACTION, np.intp), np.ones(images, np.float32))
     worth = predicted.agreement - price * predicted.size
     best = np.argmax(worth, axis=1)
-    each = np.arange(len(best))
+    each = np.arange(images)
     kept = worth[each, best] < 1 - price * bytes_in
     action = np.where(kept, ORIGINAL_ACTION, best)
     expected = np.where(kept, np.float32(1), predicted.agreement[each, best])
@@ -145,9 +145,7 @@ class AgreementAgent(Agent):
     def act_on(self, predicted: Predicted, bytes_in: NDArray[np.float64]) -> Array:
         """The same, of what is predicted for images of so many bytes, `(images,)`."""
         images = len(bytes_in)
-        action = np.full(images, ORIGINAL_ACTION)
-        if self.price is not None:
-            action = decide(predicted, bytes_in, self.price).action
+        action = decide(predicted, bytes_in, self.price).action
         taken = np.zeros((images, self.actions + 1), np.float32)
         taken[np.arange(images), np.where(action == ORIGINAL_ACTION, self.actions, action)] = 1
         return taken
