@@ -14,6 +14,7 @@ REKOGNITION = ["boto3>=1.34"]
 TRAIN = ["matplotlib>=3.8", "optuna>=4", "tensorboard>=2.18", "tensorflow>=2.18"]
 # One wheel for all Pythons, but none for Linux on ARM.
 DCT = ["jpeglib>=1.0.2,<1.1; sys_platform != 'linux' or platform_machine == 'x86_64'"]
+DRIFT = ["river>=0.21"]
 YAML = ["apache-beam[yaml]>=2.77,<3"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
@@ -23,6 +24,7 @@ TEST = [
     *REKOGNITION,
     *DCT,
     *TRAIN,
+    *DRIFT,
     *YAML,
     "build>=1.2",
     "gcp-storage-emulator>=2024.8",
@@ -62,10 +64,11 @@ setup(
         "litert": LITERT,
         "train": TRAIN,
         "dct": DCT,
+        "drift": DRIFT,
         "yaml": YAML,
         "demo": DEMO,
         "test": TEST,
-        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DCT, *YAML, *DEMO],
+        "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DCT, *DRIFT, *YAML, *DEMO],
     },
     entry_points={"console_scripts": ["adacompress=beam_adacompress.pipelines.cli:entry_point"]},
 )

@@ -109,3 +109,40 @@ class Usage(NamedTuple):
     cache_hits: int  # answers that the cache or another image of the bundle gave
     throttled: float  # seconds that calls waited for their turn
     cost: float  # USD
+
+
+class DriftEstimate(NamedTuple):
+    """What the scores of a key say about the policy: whether it still is what it was when it was published."""
+
+    key: str  # what was told apart, e.g. a camera; empty for all scores together
+    start: float  # of the window, seconds since the epoch: of the first score, where there are no windows
+    end: float
+    n: int  # scores in the window
+    total: int  # scores since the detector began
+    agreement: Optional[float]  # mean over the images that the window's scores stand for, with its 95 % interval
+    agreement_low: Optional[float]
+    agreement_high: Optional[float]
+    reward: Optional[float]  # likewise; None of an interval where there is but one score
+    reward_low: Optional[float]
+    reward_high: Optional[float]
+    level: float  # agreement that has to be kept
+    baseline_reward: float  # that the policy was published with
+    policy_version: str
+    detector: str
+    state: str  # `inference`, `estimate` or `retrain`, see drift.contract
+    reason: str  # one sentence, for people
+    sample_rate: float  # share of the images that should be scored from now on, 0..1
+
+
+class Retrained(NamedTuple):
+    """What came of training a policy again."""
+
+    status: str  # `published`, `kept` (the incumbent serves on), or `failed`
+    reason: str  # one sentence, for people
+    incumbent: str  # its policy version
+    candidate: Optional[str]  # policy version; None where none was made
+    scores: int  # learned from and judged with
+    incumbent_agreement: Optional[float]  # off-policy estimates on held-out scores
+    candidate_agreement: Optional[float]
+    incumbent_size_ratio: Optional[float]
+    candidate_size_ratio: Optional[float]

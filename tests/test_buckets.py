@@ -6,19 +6,11 @@ import concurrent.futures
 import datetime
 import json
 import os
-import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import IN_PROCESS, encoded, picture
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from gcp_storage_emulator.server import create_server
-from gcs import Preconditions
-from google.cloud import storage
-from loopback import serving
+from gcs import emulated
 
 from beam_adacompress.backends import Terms
 from beam_adacompress.pipelines import cli
@@ -29,62 +21,10 @@ from beam_adacompress.transforms.replies import ReplyCache
 from beam_adacompress.transforms.runs import RunFolder
 
 
-class TokenHandler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
-def token_server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenHandler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/token"
-    server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory, token_server):
-    """A bucket on the emulator, found by Beam through STORAGE_EMULATOR_HOST."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    account = tmp_path_factory.mktemp("account") / "account.json"
-    account.write_text(
-        json.dumps(
-            {
-                "type": "service_account",
-                "project_id": "p",
-                "private_key_id": "k",
-                "private_key": key.decode(),
-                "client_email": "a@p.iam.gserviceaccount.com",
-                "client_id": "1",
-                "token_uri": token_server,
-            }
-        )
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
-        patch.setenv("GOOGLE_CLOUD_PROJECT", "p")
-        emulator = create_server("127.0.0.1", port, in_memory=True, default_bucket="photos")
-        emulator.start()
-        with serving(Preconditions("127.0.0.1", port)) as server:
-            patch.setenv("STORAGE_EMULATOR_HOST", server.url)
-            bucket = storage.Client(project="p").bucket("photos")
-            bucket.preconditions = server.answer
-            yield bucket
-        emulator.stop()
-        files._storage_client.cache_clear()
+def bucket(tmp_path_factory):
+    with emulated(tmp_path_factory.mktemp("account")) as bucket:
+        yield bucket
 
 
 def names(bucket, prefix):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -123,8 +124,18 @@ def test_a_broken_policy_is_refused_in_one_sentence(policy, capsys):
     [
         (["show"], 2, "the following arguments are required: path"),
         (["show", "/nowhere"], 1, "the policy's file /nowhere/policy.json cannot be read: No such file or directory"),
-        (["show", "a", "b"], 2, "unrecognized arguments: b"),
-        (["shw"], 2, "unknown 'shw'; adacompress policy knows show"),
+        (["show", "a", "b"], 2, "unexpected argument b: see adacompress policy show --help"),
+        (["show", ""], 2, "path is empty; see adacompress policy show --help"),
+        (["shw"], 2, "unknown 'shw'; adacompress policy knows show, list, publish, rollback"),
+        (["list"], 2, "the following arguments are required: root"),
+        (["list", "/nowhere", "--jsn"], 2, "unknown option --jsn: did you mean --json?"),
+        (["list", "nosuch://a"], 1, "nosuch://a/LATEST cannot be read: Unable to get filesystem from specified path"),
+        (["publish", "default"], 2, "the following arguments are required: root"),
+        (["publish", "/nowhere", "/there"], 1, "the policy's file /nowhere/policy.json cannot be read: No such file"),
+        (["publish", "default", "/dev/null"], 1, "cannot be published to /dev/null: Not a directory"),
+        (["rollback", "/nowhere"], 1, "nothing is published in /nowhere: there is nothing to go back to"),
+        (["rollback", "/nowhere", "--to"], 2, "argument --to: expected one argument"),
+        (["rollback", "/nowhere", "--to="], 2, "to is empty; see adacompress policy rollback --help"),
     ],
 )
 def test_wrong_usage(arguments, status, message, capsys):
@@ -136,7 +147,106 @@ def test_wrong_usage(arguments, status, message, capsys):
 
 def test_usage(capsys):
     assert cli.main(["policy"]) == 0
-    assert "usage: adacompress policy show PATH [--json]" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "usage: adacompress policy show PATH [--json]\n" in said
+    assert "adacompress policy rollback ROOT [--to VERSION]\n" in said
+
+
+@pytest.fixture
+def versions(policy, tmp_path):
+    """Two versions, published to `root` by the command: the one of `policy`, then one that promises nothing."""
+    first, folder = policy
+    other = tmp_path / "other"
+    other.mkdir()
+    shapes = {"mean": (COUNT,), "scale": (COUNT,), "w1": (COUNT, 3), "b1": (3,), "w2": (3, 2), "b2": (2,)}
+    shapes |= {"w3": (2, 2), "b3": (2,), "w4": (2, 6), "b4": (6,)}
+    agent = DQNAgent(of_arrays({name: np.ones(shapes[name], np.float32) for name in NAMES}), 6)
+    second = saved(other, agent, SPACE, Sight(), Calibration(100, (4,)), None)
+    for index, (version, source) in enumerate([(first, folder), (second, other)]):
+        assert cli.main(["policy", "publish", str(source), str(tmp_path / "root")]) == 0
+        time = 1_700_000_000 + index
+        os.utime(tmp_path / "root" / "versions" / version / "policy.json", (time, time))
+    return first, second
+
+
+def test_publishing_says_what_is_in_use(versions, tmp_path, capsys):
+    first, second = versions
+    root = tmp_path / "new"
+    for policy in (tmp_path, tmp_path / "other", tmp_path / "root"):  # the last one has published the other
+        assert cli.main(["policy", "publish", str(policy), str(root)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{first} is the latest of {root} now",
+        f"{second} is the latest of {root} now",
+        f"back to {first}: adacompress policy rollback {root}",
+        f"{second} is the latest of {root} already",
+    ]
+
+
+def test_the_published_versions_in_a_table(versions, tmp_path, monkeypatch, capsys):
+    first, second = versions
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["policy", "list", "root"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "version               published (UTC)      promise  agreement  size ratio",
+        f"{second}        2023-11-14 22:13:21  none     -          -           latest",
+        f"{first}  2023-11-14 22:13:20  0.97     0.980      0.200",
+    ]
+    (tmp_path / "root" / "versions" / first / "policy.json").write_text("{")
+    assert cli.main(["policy", "list", "root"]) == 0
+    assert f"{first}  20" in (line := capsys.readouterr().out.splitlines()[1])
+    assert line.endswith("  damaged  -          -")
+
+
+def test_the_published_versions_for_programs(versions, tmp_path, capsys):
+    first, second = versions
+    assert cli.main(["policy", "list", str(tmp_path / "root"), "--json"]) == 0
+    promise = {"target": 0.97, "confidence": 0.9}
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "version": second,
+            "published": 1_700_000_001,
+            "latest": True,
+            "promise": {**promise, "images": 100, "agreement": None, "setting": None},
+            "baseline": None,
+        },
+        {
+            "version": first,
+            "published": 1_700_000_000,
+            "latest": False,
+            "promise": {**promise, "images": 400, "agreement": 0.985, "setting": 1},
+            "baseline": {"images": 300, "agreement": 0.98, "size_ratio": 0.2},
+        },
+    ]
+    assert cli.main(["policy", "list", str(tmp_path / "empty"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_nothing_to_list(tmp_path, capsys):
+    assert cli.main(["policy", "list", str(tmp_path)]) == 0
+    assert (
+        capsys.readouterr().out == f"nothing is published in {tmp_path}: adacompress policy publish POLICY {tmp_path}\n"
+    )
+
+
+def test_going_back_is_shown(versions, tmp_path, capsys):
+    first, second = versions
+    root = tmp_path / "root"
+    assert show(root) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"published   the latest of {root}",
+        f"policy      {second}, an agent of the kind dqn",
+    ]
+    assert cli.main(["policy", "rollback", str(root)]) == 0
+    assert cli.main(["policy", "rollback", str(root), "--to", first]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{first} is the latest of {root} now",
+        f"back to {second}: adacompress policy rollback {root}",
+        f"{first} is the latest of {root} already",
+    ]
+    assert show(root, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["version"] == first
+    assert cli.main(["policy", "rollback", str(root), "--to", f"{second}x"]) == 1
+    assert capsys.readouterr().err == f"adacompress: {root} has no version {second}x: it has {second}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,50 +1,175 @@
-"""`adacompress policy show`: what a policy is, what it promises and what else it could promise."""
+"""`adacompress policy`: what a policy is and what it promises, and which of the published ones is in use."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import datetime
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Optional
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Optional
 
-from beam_adacompress.pipelines.options import Parser, UsageError, absolute
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_adacompress.pipelines.options import Parser, UsageError, absolute, check_beam_options
+from beam_adacompress.pipelines.policy_options import located
 from beam_adacompress.pipelines.train import TARGETS, said_of_promise
 from beam_adacompress.policy import artefact as artefacts
 from beam_adacompress.policy.artefact import PolicyArtefact
 from beam_adacompress.policy.features import NAMES
 from beam_adacompress.policy.policies import DEFAULT, Serving
-from beam_adacompress.transforms import files
+from beam_adacompress.transforms import files, publishing
+from beam_adacompress.transforms.publishing import Pointer, Version
 
 _WIDTH = 12  # of the first column
+_ROOT = "the folder of the published policies"
+
+USAGE = """usage: adacompress policy show PATH [--json]
+       adacompress policy list ROOT [--json]
+       adacompress policy publish POLICY ROOT
+       adacompress policy rollback ROOT [--to VERSION]
+--help after one of them says more"""
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress policy ARGV` and returns its exit status.
 
     Raises:
-      AdaCompressError: the policy is missing, damaged or of an unknown version.
+      AdaCompressError: a policy is missing, damaged or of an unknown version, or cannot be published.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] in ([], ["-h"], ["--help"]):
-        print("usage: adacompress policy show PATH [--json]; --help after show says more")
+        print(USAGE)
         return 0
-    if arguments[0] != "show":
-        raise UsageError(f"unknown {arguments[0]!r}; adacompress policy knows show")
-    parser = Parser(prog="adacompress policy show", description="Show what a policy is, and what it promises.")
-    parser.add_argument("path", help=f"the folder of a policy, or {DEFAULT}: the one that comes with this package")
-    parser.add_argument("--json", action="store_true", help="print the policy's description as it is")
-    given = parser.parse_args(arguments[1:])
-    try:
-        path = Serving(given.path if given.path == DEFAULT else absolute(given.path)).path
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    loaded, version = artefacts.load(path, files.read)
-    if given.json:
-        description = json.loads(files.read(files.join(path, artefacts.DESCRIPTION)))
-        print(json.dumps({"version": version, **description}, indent=1))
-        return 0
-    print("\n".join(shown(loaded, version)))
+    if arguments[0] not in _COMMANDS:
+        raise UsageError(f"unknown {arguments[0]!r}; adacompress policy knows {', '.join(_COMMANDS)}")
+    _COMMANDS[arguments[0]](arguments[1:])
     return 0
+
+
+def _show(argv: Sequence[str]) -> None:
+    parser = _parser("show", "Show what a policy is, and what it promises.")
+    parser.add_argument(
+        "path", help=f"the folder of a policy, or of published ones, or {DEFAULT}: the one that comes with this package"
+    )
+    parser.add_argument("--json", action="store_true", help="print the policy's description as it is")
+    given = _parsed(parser, argv)
+    path = located(given.path)
+    policy = publishing.resolve(path)
+    folder = Serving(policy).path
+    loaded, version = artefacts.load(folder, files.read)
+    if given.json:
+        description = json.loads(files.read(files.join(folder, artefacts.DESCRIPTION)))
+        print(json.dumps({"version": version, **description}, indent=1))
+        return
+    if policy != path:
+        print(_line("published", f"the latest of {path}"))
+    print("\n".join(shown(loaded, version)))
+
+
+def _list(argv: Sequence[str]) -> None:
+    parser = _parser("list", "List the published policies, the newest one first.")
+    parser.add_argument("root", help=_ROOT)
+    parser.add_argument("--json", action="store_true", help="print them as JSON")
+    given = _parsed(parser, argv)
+    root = absolute(given.root)
+    found = publishing.versions(root)
+    if given.json:
+        print(json.dumps([_fields(version) for version in found], indent=1))
+    elif found:
+        print("\n".join(_table([_TITLES, *map(_row, found)])))
+    else:
+        print(f"nothing is published in {root}: adacompress policy publish POLICY {root}")
+
+
+def _publish(argv: Sequence[str]) -> None:
+    parser = _parser("publish", "Publish a policy: jobs that follow ROOT take it up.")
+    parser.add_argument("policy", help=f"the folder of a policy, or of published ones, or {DEFAULT}")
+    parser.add_argument("root", help=_ROOT)
+    given = _parsed(parser, argv)
+    root = absolute(given.root)
+    before = publishing.latest(root)
+    _say(root, before, publishing.publish_folder(root, located(given.policy), before))
+
+
+def _rollback(argv: Sequence[str]) -> None:
+    parser = _parser("rollback", "Go back to a policy that was published before.")
+    parser.add_argument("root", help=_ROOT)
+    parser.add_argument("--to", metavar="VERSION", help="which one; if not given, the one that was in use before")
+    given = _parsed(parser, argv)
+    root = absolute(given.root)
+    before = publishing.latest(root)
+    _say(root, before, publishing.rollback(root, given.to))
+
+
+_COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "show": _show,
+    "list": _list,
+    "publish": _publish,
+    "rollback": _rollback,
+}
+
+
+def _parser(name: str, description: str) -> Parser:
+    return Parser(
+        prog=f"adacompress policy {name}",
+        description=description,
+        epilog="Beam's options for filesystems work as well, e.g. --impersonate_service_account=ACCOUNT.",
+    )
+
+
+def _parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line, and lets filesystems know the options of Beam in it."""
+    given, rest = parser.parse_known_args(list(argv))
+    check_beam_options(rest, parser)
+    for name, value in vars(given).items():
+        if value == "":
+            raise UsageError(f"{name} is empty; see {parser.prog} --help")
+    FileSystems.set_options(PipelineOptions(rest))
+    return given
+
+
+def _say(root: str, before: Optional[Pointer], version: str) -> None:
+    if before is not None and before.version == version:
+        print(f"{version} is the latest of {root} already")
+        return
+    print(f"{version} is the latest of {root} now")
+    if before is not None:
+        print(f"back to {before.version}: adacompress policy rollback {root}")
+
+
+_TITLES = ("version", "published (UTC)", "promise", "agreement", "size ratio", "")
+
+
+def _row(found: Version) -> Sequence[str]:
+    """A version in the list, for people."""
+    when, promise, baseline = "-", "damaged", ("-", "-")
+    if found.published is not None:
+        when = datetime.datetime.fromtimestamp(found.published, datetime.timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    if found.promise is not None:
+        promise = f"{found.promise.target:g}" if found.promise.holds else "none"
+    if found.baseline is not None:
+        baseline = (f"{found.baseline.agreement:.3f}", f"{found.baseline.size_ratio:.3f}")
+    return found.version, when, promise, *baseline, "latest" if found.is_latest else ""
+
+
+def _fields(found: Version) -> Mapping[str, Any]:
+    """The same for programs."""
+    measured = {"promise": found.promise, "baseline": found.baseline}
+    return {
+        "version": found.version,
+        "published": found.published,
+        "latest": found.is_latest,
+        **{name: value and dataclasses.asdict(value) for name, value in measured.items()},
+    }
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
 
 
 def shown(loaded: PolicyArtefact, version: str) -> Iterator[str]:

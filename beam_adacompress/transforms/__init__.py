@@ -13,6 +13,7 @@ from beam_adacompress import records
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.decode_dct import DecodeDCT
+from beam_adacompress.transforms.drift import EstimateDrift
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.pairs import ManifestPart, PairFailure, ReadPairs, SampleRun, StoredImage, StoredPair
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
@@ -37,6 +38,8 @@ for _row in (
     records.Label,
     records.Score,
     records.Usage,
+    records.DriftEstimate,
+    records.Retrained,
     ImageFile,
     SourceImage,
     LocatedFailure,
@@ -54,6 +57,7 @@ __all__ = [
     "CommitRows",
     "CompressJPEG",
     "DecodeDCT",
+    "EstimateDrift",
     "FinishRun",
     "ImagesAndFailures",
     "ListImages",

@@ -7,21 +7,24 @@ operating system's errors; here bytes are bytes, a file is whole under its name 
 from __future__ import annotations
 
 import contextlib
-import functools
+import hashlib
 import os
 import posixpath
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, Optional
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Optional
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from beam_adacompress.transforms import buckets, disks
+
 # Object stores show an object only when its upload has ended; everywhere else a file is written aside and renamed.
-_ATOMIC_SCHEMES = {"gs", "s3", "azfs"}
+_ATOMIC_SCHEMES = {buckets.SCHEME, "s3", "azfs"}
 _WILDCARDS = "*?["
+_BYTES = "application/octet-stream"
 
 
 class FoundFile(NamedTuple):
@@ -72,7 +75,26 @@ def read(path: str) -> bytes:
         return bytes(file.read())
 
 
-def write(path: str, data: bytes, scratch: str, media_type: str = "application/octet-stream") -> None:
+def read_with_token(path: str) -> Optional[tuple[bytes, str]]:
+    """The bytes of a file, and what tells them from those that `replace` would find there later.
+
+    Returns:
+      The content, and the object's generation on gs:// or a digest of the content elsewhere; None where there is none.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if _in_bucket(path):
+        with _oserrors():
+            found = buckets.download(path)
+        return None if found is None else (found[0], str(found[1]))
+    if not exists(path):
+        return None
+    data = read(path)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def write(path: str, data: bytes, scratch: str, media_type: str = _BYTES) -> None:
     """Writes a whole file, or none.
 
     Args:
@@ -85,7 +107,11 @@ def write(path: str, data: bytes, scratch: str, media_type: str = "application/o
       OSError: the disk is full, the place is read-only, the name is too long, ...
     """
     if is_local(path):
-        _write_locally(path, data, scratch)
+        disks.write(path, data, scratch)
+        return
+    if _in_bucket(path):
+        with _oserrors():
+            buckets.upload(path, data, media_type)
         return
     direct = FileSystems.get_scheme(path) in _ATOMIC_SCHEMES
     target = path if direct else join(scratch, uuid.uuid4().hex)
@@ -93,12 +119,12 @@ def write(path: str, data: bytes, scratch: str, media_type: str = "application/o
         with FileSystems.create(target, media_type, CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
         if not direct:
-            FileSystems.rename([target], [path])
+            _rename(target, path)
 
 
 def can_create(path: str) -> bool:
     """Whether `create` works for a path."""
-    return is_local(path) or FileSystems.get_scheme(path) == "gs"
+    return is_local(path) or _in_bucket(path)
 
 
 def create(path: str, data: bytes, scratch: str) -> bool:
@@ -114,18 +140,47 @@ def create(path: str, data: bytes, scratch: str) -> bool:
       OSError: as `write`, or this filesystem cannot (see `can_create`).
     """
     if is_local(path):
-        return _create_locally(path, data, scratch)
+        return disks.create(path, data, scratch)
     if not can_create(path):
         raise OSError(f"{path}: only local disks and gs:// can create a file for one of several writers")
-    from google.api_core.exceptions import PreconditionFailed
-
-    bucket, _, name = path[len("gs://") :].partition("/")
     with _oserrors():
-        try:
-            _storage_client().bucket(bucket).blob(name).upload_from_string(data, if_generation_match=0)
-        except PreconditionFailed:
+        return buckets.upload(path, data, _BYTES, generation=0)
+
+
+def replace(path: str, data: bytes, token: Optional[str], scratch: str, media_type: str = _BYTES) -> bool:
+    """Writes a whole file in the place of the one that was read; of several writers at once one succeeds.
+
+    On gs:// the write is conditional on the object's generation. On local disks writers of all processes take turns;
+    one that is killed sets the next one free. Other filesystems know no conditions: what another writer puts there in
+    the moment between comparing and writing is written over.
+
+    Args:
+      path, data, scratch, media_type: as for `write`; in scratch there is also a file that is locked, on local disks.
+      token: of the file that is to be replaced, see `read_with_token`; None: there must be none yet.
+
+    Returns:
+      Whether this writer succeeded; if not, another file is there, or none.
+
+    Raises:
+      OSError: as `write`, or it is on a local disk of a system without flock, Windows.
+    """
+    if _in_bucket(path):
+        with _oserrors():
+            return buckets.upload(path, data, media_type, generation=0 if token is None else int(token))
+    with disks.turn(path, scratch) if is_local(path) else contextlib.nullcontext():
+        found = read_with_token(path)
+        if (None if found is None else found[1]) != token:
             return False
+        write(path, data, scratch, media_type)
     return True
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file."""
+    if is_local(path):
+        return status(path) is not None
+    with _oserrors():
+        return bool(FileSystems.exists(path))
 
 
 def status(path: str) -> Optional[FoundFile]:
@@ -201,12 +256,18 @@ def delete(paths: Iterable[str]) -> None:
                 FileSystems.delete([found.path for found in listing(path)] or [path])
 
 
-@functools.lru_cache(maxsize=1)
-def _storage_client() -> Any:
-    """Beam's own client, with the credentials that its filesystem uses."""
-    from apache_beam.io.gcp.gcsio import GcsIO
+def _in_bucket(path: str) -> bool:
+    return bool(FileSystems.get_scheme(path) == buckets.SCHEME)
 
-    return GcsIO(pipeline_options=FileSystems._pipeline_options).client
+
+def _rename(source: str, target: str) -> None:
+    try:
+        FileSystems.rename([source], [target])
+    except OSError:
+        if not FileSystems.exists(target):
+            raise
+        FileSystems.delete([target])  # HDFS does not rename over a file: for a moment there is none
+        FileSystems.rename([source], [target])
 
 
 @contextlib.contextmanager
@@ -214,57 +275,19 @@ def _oserrors() -> Iterator[None]:
     """Every store's client has errors of its own."""
     try:
         yield
-    except OSError as error:
-        causes = getattr(error, "exception_details", None)  # of a BeamIOError, by path
-        if not causes:
-            raise
-        raise OSError(str(next(iter(causes.values())))) from error
     except Exception as error:
-        raise OSError(str(error)) from error
+        cause: object = error
+        while details := getattr(cause, "exception_details", None):  # of a BeamIOError, by path
+            cause = next(iter(details.values()))
+        if isinstance(error, OSError) and cause is error:
+            raise
+        raise OSError(_said(cause)) from error
 
 
-def _write_locally(path: str, data: bytes, scratch: str) -> None:
-    with _aside(data, scratch) as aside:
-        _with_folder(path, lambda: os.replace(aside, path))
-
-
-def _create_locally(path: str, data: bytes, scratch: str) -> bool:
-    with _aside(data, scratch) as aside:
-        try:
-            _with_folder(path, lambda: os.link(aside, path))
-        except FileExistsError:
-            return False
-    return True
-
-
-@contextlib.contextmanager
-def _aside(data: bytes, scratch: str) -> Iterator[str]:
-    """A whole file under a name of its own, which is gone afterwards."""
-    aside = os.path.join(scratch, uuid.uuid4().hex)
-    try:
-        _write_with_folder(aside, data)
-        yield aside
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(aside)
-
-
-def _with_folder(path: str, put: Callable[[], None]) -> None:
-    try:
-        put()
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        put()
-
-
-def _write_with_folder(path: str, data: bytes) -> None:
-    try:
-        file = open(path, "wb")  # noqa: SIM115 (entered below; only opening may meet the missing folder)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = open(path, "wb")  # noqa: SIM115
-    with file:
-        file.write(data)
+def _said(error: object) -> str:
+    """What a store's client reports, in one line."""
+    text = " ".join(str(error).split())
+    return f"404, no such file or bucket ({text})" if getattr(error, "code", None) == 404 else text
 
 
 def _found(metadata: FileMetadata) -> FoundFile:
