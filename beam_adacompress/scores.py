@@ -83,6 +83,11 @@ def _score(row: dict[str, Any]) -> Score:
     return Score(choice=choice, **values)
 
 
+def score_of(row: Any) -> Score:
+    """The score in a row that has its fields, and others."""
+    return Score(**{name: getattr(row, name) for name in Score._fields})
+
+
 @dataclasses.dataclass
 class Sums:
     """Agreement, strict agreement, reward and size ratio of scored images."""
@@ -198,3 +203,33 @@ def summarise(
 
 def _interval(interval: Optional[Interval]) -> Optional[dict[str, float]]:
     return None if interval is None else interval._asdict()
+
+
+class MostRecent:
+    """The latest scores, of each image and policy version one; `merge` gives the same whatever the order.
+
+    Args:
+      most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rows: dict[tuple[str, str], Score] = {}
+
+    def __len__(self) -> int:
+        return min(self._most, len(self._rows))
+
+    def add(self, row: Score) -> None:
+        name = row.key, row.choice.policy_version
+        if (known := self._rows.get(name)) is None or row.time < known.time:  # a bundle that was tried again
+            self._rows[name] = row
+        if len(self._rows) >= 2 * self._most:  # seldom, so that adding costs little
+            self._rows = {(row.key, row.choice.policy_version): row for row in self.ordered()}
+
+    def merge(self, other: MostRecent) -> None:
+        for row in other._rows.values():
+            self.add(row)
+
+    def ordered(self) -> list[Score]:
+        """From the oldest to the newest."""
+        return sorted(self._rows.values(), key=lambda row: (row.time, row.key))[-self._most :]

@@ -146,7 +146,7 @@ JOBS = {
         compress.CompressJob,
         [compress.CompressOptions, policy_options.PolicyOptions, policy_options.PromiseOptions],
     ),
-    score: (score_job.ScoreJob, [score_job.ScoreOptions, asking.BackendOptions]),
+    score: (score_job.ScoreJob, [score_job.ScoreOptions, asking.BackendOptions, policy_options.PolicyOptions]),
 }
 
 

@@ -5,16 +5,17 @@ import os
 
 import pytest
 
+from beam_adacompress.drift.loop import Advice
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.transforms.control import Control, read_control, write_control
+from beam_adacompress.transforms.control import read_control, write_control
 
 
 def test_the_last_advice_stands(tmp_path):
     root = f"{tmp_path}/root"
     assert read_control(root) is None
-    write_control(root, Control("estimate", 0.2, 0.02, "agreement-1"))
-    write_control(root, Control("inference", 0.05, 0.0, "agreement-2"))
-    assert read_control(root) == Control("inference", 0.05, 0.0, "agreement-2")
+    write_control(root, Advice("estimate", 0.2, 0.02, "agreement-1"))
+    write_control(root, Advice("inference", 0.05, 0.0, "agreement-2"))
+    assert read_control(root) == Advice("inference", 0.05, 0.0, "agreement-2")
     with open(f"{root}/STATE") as file:
         assert json.load(file) == {
             "format": "adacompress.drift-state",
@@ -28,15 +29,15 @@ def test_the_last_advice_stands(tmp_path):
 
 def test_advice_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     root = str(tmp_path)
-    write_control(root, Control("estimate", 0.2, 0.02, "a"))
+    write_control(root, Advice("estimate", 0.2, 0.02, "a"))
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(AdaCompressError, match=r"the state of drift .*/STATE cannot be written: No space left on devi"):
-        write_control(root, Control("retrain", 1.0, 0.02, "a"))
-    assert read_control(root) == Control("estimate", 0.2, 0.02, "a")
+        write_control(root, Advice("retrain", 1.0, 0.02, "a"))
+    assert read_control(root) == Advice("estimate", 0.2, 0.02, "a")
     assert os.listdir(f"{root}/_adacompress") == []
 
 
@@ -54,7 +55,7 @@ def test_advice_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 )
 def test_broken_advice_is_refused_in_one_sentence(tmp_path, changes, message):
     root = str(tmp_path)
-    write_control(root, Control("estimate", 0.2, 0.02, "a"))
+    write_control(root, Advice("estimate", 0.2, 0.02, "a"))
     path = tmp_path / "STATE"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(AdaCompressError, match=message) as refused:

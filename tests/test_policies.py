@@ -167,54 +167,8 @@ def test_what_it_knows_for_a_search(tmp_path):
     assert policy.left_alone(0.5) == Choice("original", 100, policy.version, 0.5, 1.0)
 
 
-def explored(path, agreement, seen, explore=0.12, seed=0):
-    policy = Serving(path, agreement, explore=explore, seed=seed).load()
-    return [policy.choose(seen, f"{index}.jpg") for index in range(2000)]
-
-
-def share(choices, quality):
-    return sum(choice.quality == quality for choice in choices) / len(choices)
-
-
-def test_exploring_where_an_action_is_best(tmp_path):
-    choices = explored(saved(tmp_path), 0.97, SMALL)
-    assert {choice.tables for choice in choices} == {"annexk"}
-    found = {choice.quality: (choice.propensity, choice.expected_agreement) for choice in choices}
-    # The third is the best: 0.88 + 0.12 / 3.
-    assert found[10] == pytest.approx((0.04, 0.6))
-    assert found[50] == pytest.approx((0.04, 0.9))
-    assert found[90] == pytest.approx((0.92, 0.99))
-    assert [share(choices, quality) for quality in (10, 50, 90)] == pytest.approx([0.04, 0.04, 0.92], abs=0.02)
-
-
-def test_exploring_where_the_original_is_best(tmp_path):
-    choices = explored(saved(tmp_path), 0.99, SMALL)
-    found = {(choice.tables, choice.quality): choice.propensity for choice in choices}
-    assert found == {
-        ("original", 100): pytest.approx(0.88),
-        ("annexk", 10): pytest.approx(0.04),
-        ("annexk", 50): pytest.approx(0.04),
-        ("annexk", 90): pytest.approx(0.04),
-    }
-    assert 1 - share(choices, 100) == pytest.approx(0.12, abs=0.025)
-
-
-def test_exploring_is_a_matter_of_key_and_seed(tmp_path):
-    path = saved(tmp_path)
-    first = explored(path, 0.97, SMALL)
-    assert explored(path, 0.97, SMALL) == first
-    other = explored(path, 0.97, SMALL, seed=1)
-    assert other != first
-    assert share(other, 90) == pytest.approx(0.92, abs=0.02)
-
-
-def test_nobody_explores_unless_told_to(tmp_path):
-    choices = explored(saved(tmp_path), 0.97, SMALL, explore=0)
-    assert {(choice.quality, choice.propensity) for choice in choices} == {(90, 1.0)}
-
-
 def test_more_than_it_can_promise_leaves_everything_as_it_is(tmp_path):
-    policy = Serving(saved(tmp_path), 0.999, explore=0.5).load()
+    policy = Serving(saved(tmp_path), 0.999).load()
     choices = {policy.choose(seen, f"{index}.jpg") for index in range(100) for seen in (SMALL, LARGE)}
     assert choices == {Choice("original", 100, policy.version, 1.0, 1.0)}
     assert policy.warning() == (
@@ -240,11 +194,6 @@ def test_the_published_agent_promises_nothing(tmp_path):
     assert policy.choose(SMALL, "a.jpg") == Choice("annexk", 50, policy.version, 1.0, None)
     assert policy.recollection is None
     assert "400 calibration images do not show it, so no agreement is promised; ask for less" in policy.warning()
-    exploring = Serving(str(tmp_path), explore=0.3).load()
-    choices = [exploring.choose(SMALL, f"{index}.jpg") for index in range(200)]
-    assert {choice.expected_agreement for choice in choices} == {None}
-    found = {choice.quality: choice.propensity for choice in choices}
-    assert found == pytest.approx({10: 0.1, 50: 0.8, 90: 0.1})
 
 
 def test_the_published_agent_may_be_asked_for_a_promise(tmp_path):

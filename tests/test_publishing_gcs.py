@@ -13,11 +13,11 @@ from gcs import emulated
 from loopback import Reply
 from test_publishing import VERSIONS, at_once, made, published
 
+from beam_adacompress.drift.loop import Advice
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import cli
 from beam_adacompress.policy import artefact
 from beam_adacompress.transforms import buckets, control, files, publishing
-from beam_adacompress.transforms.control import Control
 from beam_adacompress.transforms.publishing import latest, publish, resolve, rollback
 
 
@@ -202,11 +202,11 @@ def test_without_permission(root, store):
 def test_advice_of_the_drift_stage(root, store):
     assert control.read_control(root) is None
     for rate in (0.05, 0.2):
-        control.write_control(root, Control("estimate", rate, 0.02, VERSIONS[0]))
-    assert control.read_control(root) == Control("estimate", 0.2, 0.02, VERSIONS[0])
+        control.write_control(root, Advice("estimate", rate, 0.02, VERSIONS[0]))
+    assert control.read_control(root) == Advice("estimate", 0.2, 0.02, VERSIONS[0])
     store.first = lambda request: Reply(b"busy", 503) if writes(request, "STATE") else None
     with pytest.raises(AdaCompressError, match=r"the state of drift .*/STATE cannot be written: .*503"):
-        control.write_control(root, Control("retrain", 1.0, 0.02, VERSIONS[0]))
+        control.write_control(root, Advice("retrain", 1.0, 0.02, VERSIONS[0]))
     store.first = lambda request: None
     gc.collect()
     assert control.read_control(root).state == "estimate"

@@ -16,6 +16,8 @@ from typing import NamedTuple, Optional
 
 from beam_adacompress.drift.contract import ESTIMATE, INFERENCE, RETRAIN, Rates
 
+_RATES = Rates()
+
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
@@ -36,7 +38,7 @@ class Pace:
     recent: int = 400
     explore: float = 0.5
     usual_explore: float = 0.0
-    rates: Rates = Rates()
+    rates: Rates = _RATES
 
     def __post_init__(self) -> None:
         if not 1 <= self.gather <= self.recent:

@@ -9,6 +9,7 @@ ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import sys
@@ -39,7 +40,7 @@ from beam_adacompress.pipelines.progress import Compressing, Progress
 from beam_adacompress.pipelines.score import conclude, score
 from beam_adacompress.pipelines.score_job import ScoringOptions, job_of
 from beam_adacompress.policy.policies import Policy
-from beam_adacompress.transforms import files, sinks
+from beam_adacompress.transforms import files, publishing, sinks
 from beam_adacompress.transforms.runs import RunFolder, SkipFinished
 from beam_adacompress.transforms.sources import (
     ListImages,
@@ -121,6 +122,8 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
     """
     FileSystems.set_options(options)
+    if job.policy is not None:  # what is published meanwhile is for another run
+        job = dataclasses.replace(job, policy=publishing.resolve(job.policy))
     score_job = None if job.score_with is None else job.score_job()
     if score_job is not None:
         check_limits(score_job.scoring, score_job.cache, options)  # before anything of an earlier run is discarded

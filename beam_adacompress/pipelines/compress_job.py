@@ -148,6 +148,7 @@ class CompressJob:
     def score_job(self) -> ScoreJob:
         """What scores the images of this run."""
         assert self.score_with is not None
+        decider = self.choose_quality().decider()
         return ScoreJob(
             input=self.output,
             output=files.join(self.output, "score"),
@@ -155,6 +156,7 @@ class CompressJob:
             originals=input_root(self.input),
             overwrite=True,
             max_failures=self.max_failures,
+            policy=decider.policy if isinstance(decider, Serving) else None,
             scoring=dataclasses.replace(self.scoring, cache=self.cache),
         )
 
@@ -175,7 +177,8 @@ class CompressOptions(PipelineOptions):
             type=float,
             default=0.0,
             metavar="SHARE",
-            help="share of the images for which any action of the policy is taken, so that scores can be learned from",
+            help="share of the images that get what the policy would do at another of its settings, bolder or more "
+            "cautious, so that scores can be learned from",
         )
         add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         add(

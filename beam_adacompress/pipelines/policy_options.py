@@ -21,8 +21,9 @@ class PolicyOptions(PipelineOptions):
             "--policy",
             action="append",
             metavar="FOLDER",
-            help="the policy that chooses quality and tables of each image, as adacompress train wrote it; not given, "
-            "or default: the one that comes with this package. For evaluate, several may be given",
+            help="the policy that chooses quality and tables of each image, as adacompress train wrote it, or a folder "
+            "of published ones; not given, or default: the one that comes with this package. For evaluate, several may "
+            "be given; for score, where the policy is that chose in the run, if it has moved",
         )
 
 

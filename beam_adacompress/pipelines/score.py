@@ -7,6 +7,7 @@ SampleRun (names) ─▶ shuffle ─▶ ReadPairs ─▶ ScoreWithBackend ─┬
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 import time
@@ -23,6 +24,7 @@ from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
 from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.plan import described, plan
+from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
 from beam_adacompress.pipelines.progress import Progress, Scoring
 from beam_adacompress.pipelines.score_job import (
     ScoreJob,
@@ -30,6 +32,7 @@ from beam_adacompress.pipelines.score_job import (
     ScoringOptions,
     job_of,
     originals_of,
+    policy_of_run,
 )
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.pairs import ReadPairs, SampleRun, manifest_parts
@@ -70,25 +73,30 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress score",
         "Score a sample of the images of a compress run with a backend.",
-        [JobOptions, BackendOptions, ScoreOptions, ScoringOptions, AskingOptions],
+        [JobOptions, BackendOptions, PolicyOptions, ScoreOptions, ScoringOptions, AskingOptions],
         ["--input", "--output", "--backend"],
         sys.argv[1:] if argv is None else argv,
     )
     values["backend"] = only(values["backend"], "adacompress score")
     for name in ("input", "output", "originals", "cache"):
         values[name] = values[name] and absolute(values[name])
-    options = PipelineOptions(rest, **values)
-    FileSystems.set_options(options)
     try:
+        values["policy"] = policy_of(values["policy"])
         job = job_of(ScoreJob, values)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+    options = PipelineOptions(rest, **values)
+    FileSystems.set_options(options)
     if values["plan_only"]:
         print(described(plan(job)))
         return 0
     if next(manifest_parts(RunFolder(job.input)), None) is None or files.status(RunFolder(job.input).summary) is None:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
     check_limits(job.scoring, job.cache, options)
+    policy, lost = policy_of_run(job)
+    if lost is not None:
+        print(lost, file=sys.stderr)
+    job = dataclasses.replace(job, policy=policy)
     runner, is_local = local.choose_runner(options, rest)
     job.prepare(versions())
     pipeline = beam.Pipeline(runner, options)

@@ -13,7 +13,9 @@ from beam_adacompress import reward, sampling
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared
-from beam_adacompress.transforms import files
+from beam_adacompress.policy import artefact
+from beam_adacompress.policy.policies import Serving
+from beam_adacompress.transforms import files, publishing
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score import ScoreWithBackend
 from beam_adacompress.transforms.score_sinks import ScoreFolder
@@ -45,6 +47,7 @@ class ScoreJob:
       originals: folder that the keys are relative to; None for where the compress run found them.
       overwrite: discard what an earlier score run left in the output.
       max_failures: the largest share of sampled images without a score with which the job still succeeds.
+      policy: whose features the scores hold, as for ScoreWithBackend; None for none.
       scoring: how.
 
     Raises:
@@ -58,6 +61,7 @@ class ScoreJob:
     originals: Optional[str] = None
     overwrite: bool = False
     max_failures: Optional[float] = None
+    policy: Optional[str] = None
     scoring: Scoring = dataclasses.field(default_factory=Scoring)
 
     def __post_init__(self) -> None:
@@ -76,13 +80,13 @@ class ScoreJob:
 
     def score_with_backend(self) -> ScoreWithBackend:
         """For images that have been sampled already."""
-        given = dataclasses.asdict(self.scoring)
-        return ScoreWithBackend(self.backend, **{**given, "sample_rate": 1.0, "cache": self.cache})
+        given = {**dataclasses.asdict(self.scoring), "sample_rate": 1.0, "cache": self.cache}
+        return ScoreWithBackend(self.backend, **given, policy=self.policy)
 
     def options(self) -> dict[str, Any]:
         """All that was asked for, for the record."""
         scoring = dataclasses.asdict(self.scoring)
-        return {"input": self.input, "backend": self.backend, **scoring, "cache": self.cache}
+        return {"input": self.input, "backend": self.backend, **scoring, "cache": self.cache, "policy": self.policy}
 
     def identity(self) -> dict[str, Any]:
         """What the scores mean depends on: only with the same a run takes the place of an earlier one."""
@@ -162,3 +166,33 @@ def originals_of(job: ScoreJob) -> str:
     if options is None or "input" not in options:
         raise AdaCompressError(f"{job.input} holds no run of adacompress compress: give the --output of one as --input")
     return input_root(options["input"])
+
+
+def policy_of_run(job: ScoreJob) -> tuple[Optional[str], Optional[str]]:
+    """The policy that chose in a run, where it can still be used.
+
+    Returns:
+      Its folder, or None; and, for a person, why the scores will hold no features although a policy chose, or None.
+
+    Raises:
+      AdaCompressError: a policy is given, and cannot be loaded.
+    """
+    if job.policy is not None:
+        artefact.load(publishing.resolve(Serving(job.policy).path), files.read)
+        return job.policy, None
+    options = RunFolder(job.input).earlier_options() or {}
+    if (recorded := options.get("policy")) is None:
+        return None, None
+    try:
+        loaded, found = artefact.load(Serving(recorded).path, files.read)
+        loaded.sight.open(files.read)
+    except AdaCompressError as error:
+        why = str(error)
+    else:
+        if found == options["policy_version"]:
+            return recorded, None
+        why = f"{recorded} is {found} now"
+    return None, (
+        f"the scores will hold no features, since the run's policy {options['policy_version']} cannot be used any more "
+        f"({why}): give the folder where it is as --policy"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from importlib import resources
 from typing import Optional
 
@@ -15,10 +16,11 @@ from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.jpeg.tables import ORIGINAL
 from beam_adacompress.policy import artefact
 from beam_adacompress.policy.agent import Array
+from beam_adacompress.policy.agreement import Predicted
 from beam_adacompress.policy.artefact import PolicyArtefact
 from beam_adacompress.policy.calibration import Promise
 from beam_adacompress.policy.features import source_bytes
-from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.learned import ORIGINAL_ACTION, AgreementAgent, decide
 from beam_adacompress.policy.lookahead import Looking
 from beam_adacompress.policy.search import Recollection
 from beam_adacompress.records import Choice
@@ -35,10 +37,12 @@ class Serving:
       policy: its folder, or `default`.
       agreement: to promise, 0..1; None for what it was trained to promise.
       confidence: of the promise, 0..1; None for that of training.
-      explore: probability of taking any action instead, each alike, so that what is logged can be learned from.
+      explore: probability with which an image gets what another setting of the policy would do, each setting alike, so
+        that what is logged can be learned from; of an agent without settings, any action, each alike.
       seed: of exploring.
 
     Raises:
+      TypeError: what should be a number is none.
       ValueError: a number is out of range.
     """
 
@@ -51,6 +55,9 @@ class Serving:
     def __post_init__(self) -> None:
         if not self.policy:
             raise ValueError("policy must be a folder, or default, and is empty")
+        for name in ("agreement", "confidence", "explore"):
+            if (given := getattr(self, name)) is not None and not isinstance(given, numbers.Real):
+                raise TypeError(f"{name} must be a number, got {given!r}")
         if self.agreement is not None and not 0 < self.agreement < 1:
             raise ValueError(f"agreement must be above 0 and below 1, got {self.agreement}")
         if self.confidence is not None and not 0 < self.confidence < 1:
@@ -143,34 +150,56 @@ class Policy:
         """What it remembers of other images, for verified choice."""
         return self._agent.recollection if isinstance(self._agent, AgreementAgent) else None
 
-    def choose(self, seen: Array, key: str) -> Choice:
+    def choose(self, seen: Array, key: str, explore: Optional[float] = None) -> Choice:
         """Decides for one image.
+
+        An image gets action a with the propensity
+
+            (1 - explore) [a is what is served] + explore * share of the policy's settings that choose a
+
+        so that what is logged holds what the policy would do at any of its settings, and no action that it never takes.
+        For an agent without settings, all actions but leaving the image alone have the same share.
 
         Args:
           seen: what it looks at, `(numbers,)`.
           key: of the image; with the seed it decides where the policy explores.
+          explore: in the place of what it was made with.
         """
-        row = seen[None]
-        if self.leaves_all:
+        explore = self._serving.explore if explore is None else explore
+        if self.leaves_all and not explore:
             return self.left_alone()
-        if isinstance(agent := self._agent, AgreementAgent):
-            predicted = agent.learned.predict(row)
-            taken = agent.act_on(predicted, source_bytes(row))[0]
-            index, propensity = self._drawn(taken, key)
-            expected = float(predicted.agreement[0, index]) if index < agent.actions else 1.0
+        agent, row = self._agent, seen[None]
+        expected: Optional[Array] = None
+        if isinstance(agent, AgreementAgent):
+            predicted, bytes_in = agent.learned.predict(row), source_bytes(row)
+            expected = predicted.agreement[0]
+            served = agent.act_on(predicted, bytes_in)[0].astype(np.float64)
+            tried = self._by_settings(predicted, bytes_in) if explore else served
         else:
-            index, propensity = self._drawn(agent.act(row)[0], key)
-            expected = None
-        return self.left_alone(propensity) if index == agent.actions else self.choice(index, propensity, expected)
+            served = np.append(np.zeros(agent.actions), 1.0)
+            if not self.leaves_all:
+                served = agent.act(row)[0].astype(np.float64)
+            tried = np.append(np.full(agent.actions, 1 / agent.actions), 0.0)
+        index, propensity = self._drawn((1 - explore) * served + explore * tried, key)
+        if index == agent.actions:
+            return self.left_alone(propensity)
+        return self.choice(index, propensity, None if expected is None else float(expected[index]))
 
-    def _drawn(self, taken: Array, key: str) -> tuple[int, float]:
-        """An action of a distribution, with exploring, and its propensity."""
-        if (explore := self._serving.explore) > 0:
-            taken = (1 - explore) * taken
-            taken[:-1] += explore / self._agent.actions
-        elif taken[best := int(taken.argmax())] == 1:
+    def _by_settings(self, predicted: Predicted, bytes_in: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The share of the settings that take each action with an image, `(actions + 1,)`; the last one leaves it."""
+        prices = np.array(self.artefact.settings)
+        # A byte at some price is so many bytes at a price of 1.
+        sizes = prices.astype(np.float32)[:, None] * predicted.size
+        each = Predicted(np.repeat(predicted.agreement, len(prices), axis=0), sizes)
+        action = decide(each, prices * bytes_in, 1.0).action
+        actions = self._agent.actions
+        return np.bincount(np.where(action == ORIGINAL_ACTION, actions, action), minlength=actions + 1) / len(prices)
+
+    def _drawn(self, taken: NDArray[np.float64], key: str) -> tuple[int, float]:
+        """An action of a distribution, and its propensity."""
+        if taken[best := int(taken.argmax())] == 1:
             return best, 1.0
-        bounds = np.cumsum(taken, dtype=np.float64)
+        bounds = np.cumsum(taken)
         index = int(np.searchsorted(bounds, draw(key, f"act {self._serving.seed}") * bounds[-1], side="right"))
         return index, float(taken[index])
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import apache_beam as beam
-from apache_beam.utils.shared import Shared
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import Backend
@@ -21,10 +21,11 @@ from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
 from beam_adacompress.policy.policies import DEFAULT, Onlooker, Serving, onlooker
 from beam_adacompress.records import Choice, ChosenImage
-from beam_adacompress.transforms import files, rows
+from beam_adacompress.transforms import files, reload, rows
 from beam_adacompress.transforms.connection import Connection, limits_of
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
+from beam_adacompress.transforms.reload import Following, Service
 from beam_adacompress.transforms.verify import VerifyChoice
 
 _LOGGER = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ class ChooseQuality(SeveralOutputs):
     A learned policy decides for each image; the one that comes with this package where nothing else is said. It looks
     at the decoded image, which a `CompressJPEG` in the same stage takes over, so that images are decoded once.
 
+    A folder of published policies stands for the latest of them: the one with which a batch job starts, or, in a
+    streaming job and with `refresh`, each newer one as soon as a worker sees it. What the drift stage writes beside
+    them about exploring then takes the place of `explore`. Each choice names the version that made it; a version that
+    cannot be loaded is refused and logged, and the one before it stays.
+
     With `verify`, the choice is only where the search starts: the image gets the cheapest action at which those
     backends really see what they see in the original, see `transforms.verify`. The choice then names them. Where none
     will do, the image is left as it is; where a backend gives no answer, it is a failure. What one network verifies
@@ -56,12 +62,15 @@ class ChooseQuality(SeveralOutputs):
       encoder: the arguments that `CompressJPEG` is given, so that what is chosen is what will be written.
       cache, max_calls, max_cost, calls_per_second, timeout, retries, concurrency: as for `ScoreWithBackend`; limits
         are for one backend.
-      policy: folder of a policy, on any filesystem that Beam knows, or `default`.
+      policy: folder of a policy, or of published ones, on any filesystem that Beam knows, or `default`.
       agreement: that the policy is to promise, 0..1; None for what it was trained for. If it cannot, it says so, and
         every image is left as it is.
       confidence: of that promise, 0..1; None for that of training.
-      explore: probability of taking any of the policy's actions instead, so that what is logged can be learned from.
+      explore: probability with which an image gets what the policy would do at another of its settings, each alike, so
+        that what is logged can be learned from.
       seed: of exploring.
+      refresh: seconds after which a worker looks for a newer version again; None for once in a batch job, and every 60
+        in a streaming job.
 
     Raises:
       TypeError, ValueError: an argument is no quality, no known family or backend, out of range, or excludes another.
@@ -86,6 +95,7 @@ class ChooseQuality(SeveralOutputs):
     confidence: Optional[float] = None
     explore: float = 0.0
     seed: int = 0
+    refresh: Optional[float] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +122,7 @@ class ChooseQuality(SeveralOutputs):
         """
         fixed = [name for name in ("quality", "tables") if getattr(self, name) is not None]
         if not fixed:
+            reload.check(self.policy, self.refresh)
             return Serving(
                 DEFAULT if self.policy is None else self.policy,
                 self.agreement,
@@ -121,7 +132,7 @@ class ChooseQuality(SeveralOutputs):
             )
         if self.policy is not None:
             raise ValueError(f"policy and {fixed[0]} exclude each other: a policy chooses both quality and tables")
-        for name in ("agreement", "confidence", "explore"):
+        for name in ("agreement", "confidence", "explore", "refresh"):
             if getattr(self, name) != getattr(ChooseQuality, name):
                 raise ValueError(f"{name} is a policy's, and {fixed[0]} is fixed for every image: give one of them")
         quality = DEFAULT_QUALITY if self.quality is None else self.quality
@@ -146,21 +157,37 @@ class ChooseQuality(SeveralOutputs):
         fields = rows.fields_of(images, "ChooseQuality", {"key": str, "data": bytes})
         chosen, chosen_type = rows.shape(fields, "ChooseQuality", {"choice": Choice}, ChosenImage)
         failed, failure_type = failure_shape(fields, "ChooseQuality")
-        decider = self.decider()
-        proposal = decider.choose() if isinstance(decider, FixedPolicy) else decider
+        decider, connections = self.decider(), self._connections()
+        proposal: Union[Choice, Service[Onlooker]]
+        pinned: dict[str, Any] = {}
+        if isinstance(decider, FixedPolicy):
+            proposal = decider.choose()
+        else:
+            refresh = reload.refresh_for(images, decider.policy, self.refresh)
+            pinned = reload.side_input(images, decider.policy, refresh)
+            make = functools.partial(_load, decider, None if connections else self._settings)
+            proposal = Service(decider.policy, make, refresh, "ChooseQuality")
         choose: beam.DoFn
-        if connections := self._connections():
+        if connections:
             choose = VerifyChoice(proposal, connections, self.verify_margin, self.top, self._settings, chosen, failed)
         elif isinstance(proposal, Choice):
             choose = _Choose(proposal, chosen)
         else:
             choose = _ChooseByPolicy(proposal, self._settings, chosen, failed)
         outputs = images | "Choose" >> (
-            beam.ParDo(choose)
+            beam.ParDo(choose, **pinned)
             .with_output_types(chosen_type, **{FAILURES: failure_type})
             .with_outputs(FAILURES, main="images")
         )
         return ImagesAndFailures(outputs.images, outputs.failures)
+
+
+def _load(serving: Serving, settings: Optional[jpeg.Settings], folder: str) -> Onlooker:
+    """The policy in a folder; says what it cannot promise where images are compressed with these settings."""
+    loaded = onlooker(dataclasses.replace(serving, policy=folder), files.read)
+    if settings is not None and (warning := loaded.policy.warning(settings)) is not None:
+        _LOGGER.warning(warning)
+    return loaded
 
 
 class _Choose(beam.DoFn):
@@ -185,23 +212,19 @@ class _ChooseByPolicy(beam.DoFn):
     gain from batches, and an image that waits in one would be decoded a second time.
     """
 
-    def __init__(self, serving: Serving, settings: jpeg.Settings, chosen: rows.Shape, failed: rows.Shape) -> None:
-        self._serving = serving
+    def __init__(
+        self, service: Service[Onlooker], settings: jpeg.Settings, chosen: rows.Shape, failed: rows.Shape
+    ) -> None:
+        self._service = service
         self._settings = settings
         self._chosen = chosen
         self._failed = failed
-        self._shared = Shared()
         self._metrics = StageMetrics("ChooseQuality")
 
-    def setup(self) -> None:
-        self._onlooker: Onlooker = self._shared.acquire(lambda: onlooker(self._serving, files.read))
-        if (warning := self._onlooker.policy.warning(self._settings)) is not None:
-            _LOGGER.warning(warning)
-
-    def process(self, row: Any) -> Iterator[Any]:
+    def process(self, row: Any, pinned: Optional[str] = None) -> Iterator[Any]:
         self._metrics.took(len(row.data))
         try:
-            choice = self._choice(row)
+            choice = self._choice(row, self._service.now(pinned))
         except ImageError as error:
             self._metrics.failed()
             yield failure(self._failed, row, "ChooseQuality", error)
@@ -210,11 +233,14 @@ class _ChooseByPolicy(beam.DoFn):
         yield self._chosen.make(row, choice=choice)
         self._metrics.gave(len(row.data))
 
-    def _choice(self, row: Any) -> Choice:
+    def _choice(self, row: Any, service: Following[Onlooker]) -> Choice:
+        looker = service.current
         opened = jpeg.open_image(row.data, self._settings.max_pixels)
         if obstacle_of(opened, self._settings):
-            return self._onlooker.policy.left_alone()  # it will be kept, and CompressJPEG says why
+            return looker.policy.left_alone()  # it will be kept, and CompressJPEG says why
         pixels = opened.pixels()
-        choice = self._onlooker.policy.choose(self._onlooker.look(opened, pixels), row.key)
+        advice = service.advice_for(looker.policy.version)
+        explore = None if advice is None else advice.explore
+        choice = looker.policy.choose(looker.look(opened, pixels), row.key, explore)
         decoded.keep(opened, pixels)
         return choice

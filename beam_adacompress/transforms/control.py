@@ -6,9 +6,10 @@ The last one that is written stands; a job has one stage that writes it.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from beam_adacompress.drift.contract import ESTIMATE, INFERENCE, RETRAIN
+from beam_adacompress.drift.loop import Advice
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.documents import Kind, scratch
@@ -16,43 +17,34 @@ from beam_adacompress.transforms.documents import Kind, scratch
 _KIND = Kind("STATE", "drift-state", 1, "delete it, the job writes it again")
 
 
-class Control(NamedTuple):
-    """Advice of the drift stage."""
-
-    state: str  # `inference`, `estimate` or `retrain`, see drift.contract
-    sample_rate: float  # share of the images that should be scored, 0..1
-    explore: float  # probability of taking another action than the policy's, at least 0 and below 1
-    policy_version: str  # that the state is about
-
-
-def write_control(root: str, control: Control) -> None:
+def write_control(root: str, advice: Advice) -> None:
     """Writes the advice, in one step.
 
     Args:
       root: the folder of the published policies.
-      control: the advice.
+      advice: of the drift stage.
 
     Raises:
       AdaCompressError: it cannot be written.
     """
     path = _KIND.path(root)
     try:
-        files.write(path, _KIND.encoded(control._asdict()), scratch(root), "application/json")
+        files.write(path, _KIND.encoded(advice._asdict()), scratch(root), "application/json")
     except OSError as error:
         raise AdaCompressError(f"the state of drift {path} cannot be written: {error.strerror or error}") from error
 
 
-def read_control(root: str) -> Optional[Control]:
+def read_control(root: str) -> Optional[Advice]:
     """The advice; None where there is none.
 
     Raises:
       AdaCompressError: it cannot be read, is damaged, or is of an unknown version.
     """
-    return _KIND.read(root, _control)
+    return _KIND.read(root, _advice)
 
 
-def _control(content: Mapping[str, Any], token: str) -> Control:
-    found = Control(
+def _advice(content: Mapping[str, Any], token: str) -> Advice:
+    found = Advice(
         str(content["state"]),
         float(content["sample_rate"]),
         float(content["explore"]),

@@ -1,7 +1,8 @@
 """ScoreWithBackend: what a backend says of a sample of the images, before and after.
 
     CompressedImage ─▶ sampled? ─▶ ask for the reference ─▶ ask for the compressed image ─▶ Score
-                                            └────────── BackendError ──────────────────────▶ failure row
+                          │                 └────────── BackendError ──────────────────────▶ failure row
+                          └─────▶ (with a policy) look at the reference: features ──────────▲
 
 A row holds both images, so nothing is joined and no image crosses a shuffle. Rows wait for their answers side by
 side; each leaves with the timestamp and in the window that it came in.
@@ -17,18 +18,24 @@ from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
 
-from beam_adacompress import reward
+from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import Backend, BackendError, Query, contract
 from beam_adacompress.backends import backend as backend_of
 from beam_adacompress.backends.manners import Answered, Manners
 from beam_adacompress.backends.pairs import PairAnswered, ask_pair
-from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.jpeg.codec import obstacle_of
+from beam_adacompress.jpeg.tables import ORIGINAL
+from beam_adacompress.policy import artefact
+from beam_adacompress.policy.lookahead import Looking
+from beam_adacompress.policy.policies import Serving
 from beam_adacompress.records import Choice, CompressedImage, Score, Usage
 from beam_adacompress.sampling import Sampler
-from beam_adacompress.transforms import rows
+from beam_adacompress.transforms import files, reload, rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs, failure_row, failure_shape
+from beam_adacompress.transforms.reload import Following, Service
 from beam_adacompress.transforms.side_by_side import SideBySide
 
 USAGE = "usage"
@@ -57,6 +64,9 @@ class ScoreWithBackend(SeveralOutputs):
     score's is the product. `failures` holds `ImageFailure` rows for sampled images without an answer; the reasons are
     the words in `backends.contract`. `usage` says what each sampled image took.
 
+    With a policy, scores can be learned from: where rows have no `features`, what it sees of the references is computed
+    while the calls are under way. An image that cannot be decoded, or that it left alone without a look, has none.
+
     A call is one image sent to the backend, also if it is sent again, and also if several go in one request; it counts
     as paid whatever its answer. Limits hold over the whole job, whatever the number of workers, through a ledger in
     the cache's folder (see `transforms.ledger`). Images that the limits leave without a call are failures with the
@@ -76,9 +86,13 @@ class ScoreWithBackend(SeveralOutputs):
       timeout, retries, concurrency, pause: as for `backends.manners.Manners`; concurrency in each worker process.
       cache: a folder on any filesystem that Beam knows, shared by all workers and by later jobs: answers are kept
         there, and none is paid for twice. Limits need it.
+      policy: folder of the policy that chose, or of published ones, or `default`; None for no features.
+      refresh: seconds after which a worker looks again for a newer version of the policy, and for what the drift stage
+        writes beside it: for images that the policy chose for, its sample rate takes the place of `sample_rate`. None
+        for neither in a batch job, and every 60 in a streaming job.
 
     Raises:
-      ValueError: an argument is out of range, or the backend is not known.
+      TypeError, ValueError: an argument is out of range, or the backend is not known.
       AdaCompressError: the cache's filesystem cannot keep the limits.
     """
 
@@ -97,6 +111,8 @@ class ScoreWithBackend(SeveralOutputs):
     concurrency: Optional[int] = None
     pause: float = Manners.pause
     cache: Optional[str] = None
+    policy: Optional[str] = None
+    refresh: Optional[float] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +125,9 @@ class ScoreWithBackend(SeveralOutputs):
             raise ValueError(f"top must be at least 1, got {self.top}")
         if self.errors not in reward.ERRORS:
             raise ValueError(f"errors must be one of {', '.join(reward.ERRORS)}, got {self.errors!r}")
+        reload.check(self.policy, self.refresh)
+        if self.policy is not None:
+            Serving(self.policy)
         self._connection()
 
     def _connection(self) -> Connection:
@@ -122,12 +141,44 @@ class ScoreWithBackend(SeveralOutputs):
         ours = tuple(name for name in _OURS if name in fields and name != "choice")
         scored, scored_type = rows.shape(fields, _STAGE, _ADDED, Score, ours)
         failed, failed_type = failure_shape(fields, _STAGE, _OURS)
+        service, pinned = None, {}
+        if self.policy is not None:
+            refresh = reload.refresh_for(images, self.policy, self.refresh)
+            pinned = reload.side_input(images, self.policy, refresh)
+            service = Service(self.policy, _sight, refresh, _STAGE)
+        score = _Score(self._connection(), self._sampler, self.top, self.errors, service, scored, failed)
         outputs = images | "Score" >> (
-            beam.ParDo(_Score(self._connection(), self._sampler, self.top, self.errors, scored, failed))
+            beam.ParDo(score, **pinned)
             .with_output_types(scored_type, **{FAILURES: failed_type, USAGE: Usage})
             .with_outputs(FAILURES, USAGE, main="scores")
         )
         return ScoresAndFailures(outputs.scores, outputs.failures, outputs.usage)
+
+
+def _sight(folder: str) -> Looking:
+    """What the policy in a folder looks through."""
+    loaded, _ = artefact.load(Serving(folder).path, files.read)
+    return loaded.sight.open(files.read)
+
+
+def features_of(row: Any, looking: Looking) -> list[float]:
+    """What a policy sees of the reference; empty where that cannot be decoded, or the policy did not look."""
+    for_certain = row.choice.tables == ORIGINAL and row.choice.propensity == 1
+    try:
+        opened = jpeg.open_image(row.data, jpeg.Settings.max_pixels)
+        if for_certain and obstacle_of(opened, jpeg.Settings()):
+            return []
+        return list(map(float, looking(opened, opened.pixels())))
+    except ImageError:
+        return []
+
+
+class _Sampled(NamedTuple):
+    """A row that waits for its answers."""
+
+    row: Any
+    probability: float  # with which it was sampled
+    features: list[float]
 
 
 class _Score(SideBySide):
@@ -137,13 +188,15 @@ class _Score(SideBySide):
         sampler: Sampler,
         top: int,
         errors: str,
+        service: Optional[Service[Looking]],
         scored: rows.Shape,
         failed: rows.Shape,
     ) -> None:
         self._connection = connection
-        self._sampler = sampler
+        self._sampler = self._advised = sampler
         self._top = top
         self._errors = errors
+        self._service = service
         self._scored = scored
         self._failed = failed
         self._metrics = StageMetrics(_STAGE)
@@ -157,13 +210,29 @@ class _Score(SideBySide):
         row: Any,
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
+        pinned: Optional[str] = None,
     ) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        if not self._sampler.samples(row.key, row.choice):
+        following = None if self._service is None else self._service.now(pinned)
+        sampler = self._sampler_for(row.choice, following)
+        if not sampler.samples(row.key, row.choice):
             return
         self._calls.sampled()
+        answer = self._ask(row)
+        features = list(getattr(row, "features", ()))
+        if not features and following is not None:
+            features = features_of(row, following.current)
+        sampled = _Sampled(row, sampler.probability(row.choice), features)
         size = len(row.data) + len(row.compressed)
-        yield from self.wait_for(row, self._ask(row), size, timestamp, window, self._client.in_flight)
+        yield from self.wait_for(sampled, answer, size, timestamp, window, self._client.in_flight)
+
+    def _sampler_for(self, choice: Choice, following: Optional[Following[Looking]]) -> Sampler:
+        advice = None if following is None else following.advice_for(choice.policy_version)
+        if advice is None:
+            return self._sampler
+        if advice.sample_rate != self._advised.rate:
+            self._advised = dataclasses.replace(self._sampler, rate=advice.sample_rate)
+        return self._advised
 
     def _ask(self, row: Any) -> Future[PairAnswered]:
         error = self._client.terms.too_many_pixels(getattr(row, "width", 0), getattr(row, "height", 0))
@@ -174,7 +243,8 @@ class _Score(SideBySide):
         quality = None if row.compressed == row.data else row.choice.quality
         return ask_pair(self._client, Query(row.data, row.key, None), Query(row.compressed, row.key, quality))
 
-    def outputs(self, row: Any, result: PairAnswered) -> Iterator[tuple[Optional[str], Any]]:
+    def outputs(self, sampled: _Sampled, result: PairAnswered) -> Iterator[tuple[Optional[str], Any]]:
+        row, probability, features = sampled
         self._calls.throttled(self._client.take_throttled())
         usage = self._usage(row.key, result)
         self._calls.used(usage)
@@ -196,9 +266,9 @@ class _Score(SideBySide):
             None,
             self._scored.make(
                 row,
-                features=list(getattr(row, "features", ())),
+                features=features,
                 propensity=row.choice.propensity,
-                sampling_probability=self._sampler.probability(row.choice) * getattr(row, "sampling_probability", 1.0),
+                sampling_probability=probability * getattr(row, "sampling_probability", 1.0),
                 reference_labels=list(reference.answer),
                 compressed_labels=list(compressed_labels),
                 size_ratio=ratio,

@@ -125,7 +125,7 @@ class WriteScores(beam.PTransform):
 
 
 def _score_by_shard(row: Any) -> tuple[int, Score]:
-    return row.shard, Score(**{name: getattr(row, name) for name in Score._fields})
+    return row.shard, scores.score_of(row)
 
 
 def _failure_by_shard(row: Any) -> tuple[int, tuple[str, str, str, str]]:

@@ -30,12 +30,13 @@ from beam_adacompress.jpeg.tables import ANNEXK, ORIGINAL, quantisation
 from beam_adacompress.policy import search
 from beam_adacompress.policy import verify as ladder
 from beam_adacompress.policy.agent import Array
-from beam_adacompress.policy.policies import Onlooker, Policy, Serving, onlooker
+from beam_adacompress.policy.policies import Onlooker, Policy
 from beam_adacompress.records import NO_REFERENCE, Choice, Usage
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, failure_row
+from beam_adacompress.transforms.reload import Service
 from beam_adacompress.transforms.side_by_side import SideBySide
 
 STAGE = "ChooseQuality"
@@ -57,7 +58,7 @@ class VerifyChoice(SideBySide):
 
     def __init__(
         self,
-        proposal: Union[Choice, Serving],
+        proposal: Union[Choice, Service[Onlooker]],
         connections: Sequence[Connection],
         margin: int,
         top: int,
@@ -77,9 +78,6 @@ class VerifyChoice(SideBySide):
 
     def setup(self) -> None:
         self._clients = [connection.client() for connection in self._connections]
-        self._onlooker: Optional[Onlooker] = None
-        if isinstance(self._proposal, Serving):
-            self._onlooker = onlooker(self._proposal, files.read)
         self._names = ", ".join(f"{client.terms.name} {client.terms.version}" for client in self._clients)
         local = all(client.terms.is_local for client in self._clients)
         asked_for = max(connection.manners.concurrency or 0 for connection in self._connections)
@@ -92,9 +90,11 @@ class VerifyChoice(SideBySide):
         row: Any,
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
+        pinned: Optional[str] = None,
     ) -> Iterator[Any]:
         self._metrics.took(len(row.data))
-        verified = self._threads.submit(self._verify, row)
+        proposal = self._proposal if isinstance(self._proposal, Choice) else self._proposal.now(pinned).current
+        verified = self._threads.submit(self._verify, row, proposal)
         yield from self.wait_for(row, verified, len(row.data), timestamp, window, 2 * self._at_once)
 
     def teardown(self) -> None:
@@ -116,16 +116,17 @@ class VerifyChoice(SideBySide):
         self._metrics.failed()
         yield FAILURES, failure_row(self._failed, row, STAGE, choice)
 
-    def _verify(self, row: Any) -> _Verified:
+    def _verify(self, row: Any, proposal: Union[Choice, Onlooker]) -> _Verified:
         """In a thread of its own, where Beam does not count."""
         asked: list[tuple[Client, Answered]] = []
         try:
             opened = jpeg.open_image(row.data, self._settings.max_pixels)
             if obstacle_of(opened, self._settings):
-                return _Verified(self._kept(), asked)
+                kept = proposal if isinstance(proposal, Choice) else proposal.policy.left_alone()
+                return _Verified(kept, asked)  # whatever is chosen
             with self._room.of(4 * opened.width * opened.height):
                 pixels = opened.pixels()
-                proposed = self._proposed(opened, pixels, row.key)
+                proposed = _proposed(proposal, opened, pixels, row.key)
                 version = f"{proposed.choice.policy_version}-verified"
                 image = _OneImage(row, opened, pixels, version, self._settings)
                 found = proposed.cheapest(_Asking(image, self._clients, self._top, asked), self._margin)
@@ -134,20 +135,6 @@ class VerifyChoice(SideBySide):
                 return _Verified(Choice(*found, version, 1.0, 1.0, self._names), asked)
         except (ImageError, BackendError) as error:
             return _Verified(error, asked)
-
-    def _kept(self) -> Choice:
-        """The choice for an image that will be kept whatever is chosen."""
-        if self._onlooker is None:
-            assert isinstance(self._proposal, Choice)
-            return self._proposal
-        return self._onlooker.policy.left_alone()
-
-    def _proposed(self, opened: jpeg.Source, pixels: Image.Image, key: str) -> _Proposed:
-        if self._onlooker is None:
-            assert isinstance(self._proposal, Choice)
-            return _Proposed(self._proposal)
-        seen = self._onlooker.look(opened, pixels)
-        return _Proposed(self._onlooker.policy.choose(seen, key), self._onlooker.policy, seen)
 
 
 class _Proposed(NamedTuple):
@@ -189,6 +176,13 @@ class _Proposed(NamedTuple):
             least_saving=search.worth(len(actions) // qualities),
         )
         return None if found.action is None else actions[found.action]
+
+
+def _proposed(proposal: Union[Choice, Onlooker], opened: jpeg.Source, pixels: Image.Image, key: str) -> _Proposed:
+    if isinstance(proposal, Choice):
+        return _Proposed(proposal)
+    seen = proposal.look(opened, pixels)
+    return _Proposed(proposal.policy.choose(seen, key), proposal.policy, seen)
 
 
 class _Asking:
