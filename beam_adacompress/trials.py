@@ -49,6 +49,7 @@ class Trial(NamedTuple):
     fidelity: Sequence[float]
     calls: int  # that it took
     plain: Sequence[int]  # bytes with standard tables in one plain scan, at the qualities that were asked for
+    parent: Optional[str] = None  # sha256 of the image that this is a copy of, to train with; None for others
 
     def agreement(self, top: int = reward.TOP) -> list[Optional[bool]]:
         """Whether the reference's label is among the `top` best; None where the backend failed."""

@@ -6,6 +6,8 @@ Every image is compressed with every action (five table families at eleven quali
 each network is asked what it sees, before and after; answers are kept in the cache, so that a run that was stopped goes
 on. Agreement is within the top 5, the reference is the original. Networks are given from the smallest to the largest.
 
+With `--augment N`, policies are trained on N copies of each training image, too: parts of it, saved again.
+
 Test images are those that neither training nor calibration nor the search of the table families has seen: a hash of
 the name halves each folder as `benchmarks/tables.py` does, whose families were searched on the first half. Of the
 second half, each fold is tested with a policy that was trained on all other images. Policies are trained on all folders
@@ -42,10 +44,11 @@ from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.judging import Judged
 from beam_adacompress.policy.learned import AgreementAgent
 from beam_adacompress.policy.outcomes import Outcomes, outcomes
-from beam_adacompress.policy.training import by_content
+from beam_adacompress.policy.training import by_content, together
 from beam_adacompress.policy.verify import LADDER
 from beam_adacompress.rates import bytes_needed, ratio_of_bytes
 from beam_adacompress.sampling import draw
+from beam_adacompress.transforms.augment import AddCopies
 from beam_adacompress.transforms.sources import ImageFile, list_images
 from beam_adacompress.trials import NO_ANSWER, Trial
 
@@ -64,6 +67,8 @@ class Table(NamedTuple):
     folder: NDArray[np.str_]  # of each image
     held: NDArray[np.bool_]  # whether it is one of those that no table family was searched on
     fold: NDArray[np.intp]
+    copies: Optional[Outcomes]  # to train with
+    parents: NDArray[np.str_]  # keys of the images that they are copies of
 
     @property
     def written(self) -> Outcomes:
@@ -79,12 +84,13 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders of photographs")
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="LiteRT classifiers, the smallest first")
     parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--augment", type=int, default=0, help="copies of each training image")
     parser.add_argument("--members", type=int, default=3, help="of each ensemble")
     parser.add_argument("--repetitions", type=int, default=10, help="of the promise, over random splits")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     options = parser.parse_args()
     local.quiet_logs()
-    tables = {model: table(options.images, model, None, options.folds) for model in options.models}
+    tables = {model: table(options.images, model, None, options.folds, options.augment) for model in options.models}
     sections = {
         "policies": lambda: policies(options, tables),
         "promise": lambda: promise(options, tables),
@@ -104,7 +110,8 @@ class Place(NamedTuple):
 
 
 def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[str, Place]]:
-    """What the job's backends say of all images of some folders, and where each content is from."""
+    """What the job's backends say of all images of some folders, and of copies; and where each content is from."""
+    copies = AddCopies(job.augment, None) if job.augment else None
     transform = job.transform(space := job.space(), job.sight(space))
     transform.cache, transform.plain = default_cache("."), LADDER
     trials: list[Trial] = []
@@ -112,7 +119,7 @@ def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[s
     for folder in folders:
         images = [file for file in list_images(str(folder)) if isinstance(file, ImageFile)]
         with tempfile.TemporaryDirectory() as scratch:
-            found = try_images(images, transform, scratch, PipelineOptions([]), []).trials
+            found = try_images(images, transform, scratch, PipelineOptions([]), [], copies=copies).trials
         for trial in found:
             held = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
             before = places.get(trial.sha256, Place(folder.name, True))
@@ -122,14 +129,24 @@ def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[s
 
 
 def table(
-    folders: Sequence[Path], model: Path, lookahead: Optional[Path], folds: int, agent: str = "agreement"
+    folders: Sequence[Path],
+    model: Path,
+    lookahead: Optional[Path],
+    folds: int,
+    augment: int = 0,
+    agent: str = "agreement",
 ) -> Table:
     """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
     uri = None if lookahead is None else f"litert:{lookahead}"
     families = FAMILIES if agent == "agreement" else None
-    job = TrainJob(str(folders[0]), "unused", [f"litert:{model}"], agent=agent, tables=families, lookahead=uri)
+    job = TrainJob(
+        str(folders[0]), "unused", [f"litert:{model}"], agent=agent, augment=augment, tables=families, lookahead=uri
+    )
     trials, places = answers(folders, job)
-    raw = outcomes(trials, job.space().distinct()[1])
+    columns = job.space().distinct()[1]
+    raw = outcomes([trial for trial in trials if trial.parent is None], columns)
+    parents = {trial.key: trial.parent for trial in trials if trial.parent is not None}
+    copies = outcomes([trial for trial in trials if trial.parent is not None], columns) if parents else None
     plain = {trial.key: trial.plain for trial in trials}
     return Table(
         raw,
@@ -137,15 +154,21 @@ def table(
         np.array([places[key].folder for key in raw.keys]),
         np.array([places[key].held for key in raw.keys]),
         np.array([int(draw(key, "fold") * folds) for key in raw.keys]),
+        copies,
+        np.array([parents[key] for key in copies.keys] if copies is not None else [], np.str_),
     )
 
 
-def taught(table: Outcomes, members: int, seed: int = 0) -> AgreementAgent:
-    """An agent that learned from images, a seventh of them to know when to stop."""
+def taught(data: Table, chosen: NDArray[np.bool_], members: int, seed: int = 0) -> AgreementAgent:
+    """An agent that learned from some images and their copies, a seventh of the images to know when to stop."""
+    images = data.raw.take(np.flatnonzero(chosen))
     agent = AgreementAgent(len(FAMILIES), len(LADDER), how=Training(members=members, seed=seed))
-    stop = np.array([draw(key, f"stop {seed}") < 1 / 7 for key in table.keys])
-    agent.learn(table.take(np.flatnonzero(~stop)).logged(), table.take(np.flatnonzero(stop)).logged())
-    agent.remember(table)
+    stop = np.array([draw(key, f"stop {seed}") < 1 / 7 for key in images.keys])
+    train = images.take(np.flatnonzero(~stop))
+    if data.copies is not None:
+        train = together(train, data.copies.take(np.flatnonzero(np.isin(data.parents, train.keys))))
+    agent.learn(train.logged(), images.take(np.flatnonzero(stop)).logged())
+    agent.remember(images)
     return agent
 
 
@@ -155,7 +178,7 @@ def cross_fitted(data: Table, members: int) -> tuple[NDArray[np.float64], NDArra
     sizes, agreement = (np.zeros((len(data.raw.keys), len(prices))) for _ in range(2))
     agents = []
     for fold in range(data.fold.max() + 1):
-        agents.append(taught(data.raw.take(np.flatnonzero(data.fold != fold)), members))
+        agents.append(taught(data, data.fold != fold, members))
         mine = np.flatnonzero(data.fold == fold)
         test = data.written.take(mine)
         predicted = agents[-1].learned.predict(test.features.astype(np.float32))
@@ -174,7 +197,7 @@ def policies(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
             stand_in = options.models[index - 1]
             share = stand_in.stat().st_size / model.stat().st_size
             print(f"  looking ahead with {stand_in.stem}, {share:.2f} of its size")
-            rows["lookahead"] = table(options.images, model, stand_in, options.folds)
+            rows["lookahead"] = table(options.images, model, stand_in, options.folds, options.augment)
         for name, seen in rows.items():
             sizes, agreement, _ = cross_fitted(seen, options.members)
             for where in (*sorted(set(data.folder)), "all"):
@@ -242,7 +265,7 @@ def agent_of(data: Table, train: NDArray[np.bool_], seed: int) -> AgreementAgent
     """The agent of a split; both targets share it."""
     name = (id(data.raw), seed)
     if name not in _AGENTS:
-        _AGENTS[name] = taught(data.raw.take(np.flatnonzero(train)), 1, seed)
+        _AGENTS[name] = taught(data, train, 1, seed)
     return _AGENTS[name]
 
 
@@ -310,9 +333,11 @@ def others(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
         for where in folders:
             mine = [tables[each] for each in models if each != test]
             both = judged_by_all([each.raw for each in mine])
+            copies = [each.copies for each in mine if each.copies is not None]
+            together_with = mine[0]._replace(raw=both, copies=judged_by_all(copies) if copies else None)
             image = mine[0].folder != where
             drawn = np.array([draw(key, "split 0") for key in both.keys])
-            agent = taught(both.take(np.flatnonzero(image & (drawn < 0.7))), options.members)
+            agent = taught(together_with, image & (drawn < 0.7), options.members)
             calibrate = judging.written(both.take(np.flatnonzero(image & (drawn >= 0.7))), SAVING)
             settings = learned.prices(both)
             found = learned.calibration(agent.learned, calibrate, settings).promise(0.97)
@@ -363,7 +388,7 @@ def at_same_agreement(
 def dqn(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
     print("\n== AdaCompress's agent as published (ten qualities, standard tables), on the built-in features")
     for model in tables:
-        data, fixed = table(options.images, model, None, 2, "dqn"), tables[model]
+        data, fixed = table(options.images, model, None, 2, agent="dqn"), tables[model]
         raw, test = data.raw, data.fold == 1
         agent = DQNAgent()
         agent.learn_online(raw.take(np.flatnonzero(~test)), 1600)

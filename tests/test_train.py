@@ -25,7 +25,7 @@ from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.outcomes import CALIBRATE, TEST, TRAIN, VALIDATE, part_of
 from beam_adacompress.policy.policies import Serving
-from beam_adacompress.policy.training import Learning, beside_fixed, by_content, parts_of
+from beam_adacompress.policy.training import Learning, beside_fixed, by_content, copies_of, parts_of
 from beam_adacompress.records import Choice
 from beam_adacompress.trials import NO_ANSWER, Trial
 
@@ -393,3 +393,30 @@ def test_learning_is_checked():
         Learning(agent="x")
     with pytest.raises(AdaCompressError, match="are too few to learn from \\(0 to train"):
         training.train([], SPACE, range(4), Sight(), {}, Learning())
+
+
+def test_copies_train_with_the_images_that_train_and_are_in_no_part():
+    originals = [trial(f"{index:02d}") for index in range(40)]
+    copies = [each._replace(sha256=f"copy of {each.key}", parent=each.key) for each in originals]
+    for seed in (0, 1):
+        parts = parts_of([*originals, *copies], range(4), 5, seed)
+        assert parts.images == 40
+        found = copies_of([*originals, *copies], range(4), 5, seed)
+        assert set(found.keys) == {f"copy of {key}" for key in parts.train.keys}
+    assert copies_of(originals, range(4), 5, 0) is None
+
+
+def test_augment(photographs, tmp_path, cache, capsys, keras):
+    assert trained(photographs, tmp_path / "out", "--augment=2", cache) == 0
+    saved, _ = artefact.load(str(tmp_path / "out"))
+    train = sum(part_of(hashlib.sha256(path.read_bytes()).hexdigest(), "0") == TRAIN for path in photographs.iterdir())
+    assert (saved.data["images"], saved.data["copies"]) == (IMAGES, 2 * train)
+    assert f"{IMAGES} different ones: {train} to train" in (said := capsys.readouterr().out)
+    assert f"and {2 * train} copies of those that train" in said
+
+
+def test_what_goes_by_names_has_no_copies():
+    with pytest.raises(ValueError, match="replay knows images by their names, and their copies have none"):
+        TrainJob("in", "out", ["replay:a.jsonl"], tables=["annexk"], augment=1)
+    with pytest.raises(ValueError, match="augment must be at least 0 copies, got -1"):
+        TrainJob("in", "out", ["texture"], augment=-1)

@@ -1,6 +1,7 @@
 """`adacompress train`: a policy for the backends that will see the images.
 
-list_images ─▶ try_images (a Beam job: every action on every image, see trying) ─▶ train ─▶ OUTPUT/policy.json
+list_images ─▶ try_images (a Beam job: every action on every image and its copies, see trying) ─▶ train
+                                                                                   OUTPUT/policy.json ◀─┘
 
 What a backend says is kept in the cache, so a training that was stopped goes on, and another one over the same images
 asks only about what is new.
@@ -68,7 +69,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     sight = dataclasses.replace(sight, versions=sight.open(files.read).versions)
     images, failures = _listed(job)
     transform = job.transform(space, sight)
-    found = try_images(images, transform, job.work, options, rest, shows_progress=True)
+    copies = job.copies() if job.augment else None
+    found = try_images(images, transform, job.work, options, rest, shows_progress=True, copies=copies)
     failures += found.failures
     check_answered(found, job.backend, f"any image in {job.input}", "nothing was learned", job.cache)
     _, columns = space.distinct()
@@ -130,10 +132,11 @@ def _writer(job: TrainJob) -> Callable[[str, bytes], None]:
 
 
 def _said_of_images(images: int, trials: Sequence[Trial], trained: Trained) -> str:
-    different = len({trial.sha256 for trial in trials})
+    different = len({trial.sha256 for trial in trials if trial.parent is None})
     unanswered = different - trained.parts.images
     left_out = f", {unanswered} of them without all answers and left out" if unanswered else ""
-    return f"{images} images, {different} different ones{left_out}: {trained.parts.said()}"
+    copies = f", and {trained.copies} copies of those that train" if trained.copies else ""
+    return f"{images} images, {different} different ones{left_out}: {trained.parts.said()}{copies}"
 
 
 def _said_of_calls(trials: Sequence[Trial], cost: float) -> str:

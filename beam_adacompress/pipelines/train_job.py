@@ -22,6 +22,7 @@ from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.training import AGREEMENT, Learning
 from beam_adacompress.policy.verify import LADDER
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.augment import AddCopies
 from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import Configuration
 
@@ -42,6 +43,8 @@ class TrainJob:
       output: the policy's folder.
       backend: URIs of those that have to agree.
       agent, agreement, confidence, seed, steps, logs, top: as for `training.Learning`.
+      augment: copies of each image that trains, see `jpeg.augment`: parts of it, saved again. Each is asked about as an
+        image is.
       tables: names of families, or paths of their files; None for FAMILIES. Of the agent `agreement`, as `qualities`.
       qualities: ascending; None for LADDER.
       lookahead, embedding: as for `lookahead.Sight`.
@@ -65,6 +68,7 @@ class TrainJob:
     steps: Optional[int] = None
     logs: Optional[str] = None
     top: int = reward.TOP
+    augment: int = 0
     tables: Optional[Sequence[str]] = None
     qualities: Optional[Sequence[int]] = None
     lookahead: Optional[str] = None
@@ -89,8 +93,11 @@ class TrainJob:
                     )
         for reference in self._families:
             check_action(reference, 50)
+        self.copies()
         for uri in self.backend:
             name = uri.partition(":")[0]
+            if name in _BY_QUALITY and self.augment:
+                raise ValueError(f"{name} knows images by their names, and their copies have none: give augment=0")
             if name in _BY_QUALITY and any(reference != ANNEXK for reference in self._families):
                 raise ValueError(
                     f"{name} knows images by their quality, which is one of the standard tables: give tables={ANNEXK}"
@@ -128,6 +135,10 @@ class TrainJob:
         agreement = AGREEMENT if self.agreement is None else self.agreement
         confidence = CONFIDENCE if self.confidence is None else self.confidence
         return Learning(self.agent, agreement, confidence, self.top, self.seed, self.steps, self.logs)
+
+    def copies(self) -> AddCopies:
+        """What adds copies of the images that train."""
+        return AddCopies(self.augment, self.seed, self.max_pixels)
 
     def settings(self) -> jpeg.Settings:
         return jpeg.Settings(self.subsampling, self.optimize, self.progressive, max_pixels=self.max_pixels)
@@ -206,6 +217,14 @@ class TrainOptions:
         )
         add("--embedding", metavar="NETWORK", help="a network in the worker whose raw output is looked at, too")
         add("--steps", type=int, help="of dqn (not given: 1600, or twice the images that train)")
+        add(
+            "--augment",
+            type=int,
+            default=TrainJob.augment,
+            metavar="COPIES",
+            help="of each image that trains: parts of it, saved again, about which backends are asked, too; 1 or 2 "
+            "make a better policy where there are few images",
+        )
         add("--logs", metavar="FOLDER", help="write curves of learning for TensorBoard")
         add("--subsampling", default=TrainJob.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         for name, help_text in (("optimize", "standard Huffman tables"), ("progressive", "one scan")):

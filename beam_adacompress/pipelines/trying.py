@@ -1,6 +1,7 @@
 """The Beam job that asks backends about images under several configurations, for commands that need all its answers.
 
-Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ TryConfigurations ─▶ KeepRows ─▶ (back in the command) trials
+Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ (AddCopies) ─▶ TryConfigurations ─▶ KeepRows
+                                                                    (back in the command) trials ◀─┘
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,6 +23,7 @@ from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.progress import Progress, Scoring
 from beam_adacompress.records import ImageFailure, Usage
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.augment import AddCopies
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score_sinks import Tick
 from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages
@@ -43,6 +45,7 @@ def try_images(
     options: PipelineOptions,
     flags: Sequence[str],
     shows_progress: bool = False,
+    copies: Optional[AddCopies] = None,
 ) -> TrialLists:
     """Runs the job and waits for it.
 
@@ -52,6 +55,7 @@ def try_images(
       scratch: a folder of this job alone; deleted before and after.
       options, flags: of the Beam job.
       shows_progress: whether to say on stderr how far it is, where the job runs on this machine.
+      copies: to add of the images; None for none.
 
     Raises:
       AdaCompressError: the job failed, or was only written as a template.
@@ -65,7 +69,7 @@ def try_images(
         | "SpreadImages" >> SpreadImages()
         | "ReadImages" >> ReadImages()
     )
-    tried = read.images | "TryConfigurations" >> transform
+    tried = (read.images if copies is None else read.images | "AddCopies" >> copies) | "TryConfigurations" >> transform
     _ = tried.trials | "KeepTrials" >> KeepRows(files.join(scratch, "trials"))
     for stage, rows in (("Read", read.failures), ("Try", tried.failures)):
         _ = (
@@ -77,7 +81,9 @@ def try_images(
     if shows_progress and is_local and files.is_local(scratch):
         folder = RunFolder(scratch)
         _ = tried.trials | "Usage" >> beam.Map(_usage, prices_of(transform)).with_output_types(Usage) | Tick(folder)
-        watching = Progress(Scoring(folder, len(images) * len(transform.backends)), sys.stderr.isatty())
+        # With copies it is only known in the end how many there are: about half of the images have some.
+        total = len(images) * len(transform.backends) if copies is None else None
+        watching = Progress(Scoring(folder, total), sys.stderr.isatty())
     if not local.run_to_end(pipeline, options, watching):
         raise AdaCompressError("this command goes by what its jobs come to, so it cannot be made a template")
     failures = sorted({ImageFailure(*values) for values in kept_rows(files.join(scratch, "failures"))})

@@ -30,7 +30,7 @@ from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.fit_dqn import DQN
 from beam_adacompress.policy.learned import MOST_CAUTIOUS, AgreementAgent
 from beam_adacompress.policy.lookahead import Sight
-from beam_adacompress.policy.outcomes import CALIBRATE, TEST, TRAIN, VALIDATE, Outcomes
+from beam_adacompress.policy.outcomes import CALIBRATE, TEST, TRAIN, VALIDATE, Outcomes, part_of
 from beam_adacompress.trials import Trial
 from beam_adacompress.version import versions
 
@@ -101,6 +101,7 @@ class Trained(NamedTuple):
 
     artefact: PolicyArtefact
     parts: Parts
+    copies: int  # of images that train, which trained, too
 
 
 class _Taught(NamedTuple):
@@ -127,15 +128,27 @@ def parts_of(trials: Sequence[Trial], columns: Sequence[int], top: int, seed: in
     """Tells images apart by content and deals them out.
 
     Args:
-      trials: of one or several backends, which all have to agree; images that not all have answered are left out.
+      trials: of one or several backends, which all have to agree; images that not all have answered are left out, and
+        so are copies.
       columns: for each action, which configuration of the trials it is.
       top: labels of the compressed image among which the reference's best one has to be.
       seed: of dealing.
     """
-    table = outcomes.outcomes(by_content(trials), columns, top)
+    table = outcomes.outcomes(by_content([trial for trial in trials if trial.parent is None]), columns, top)
     train, validate = (table.of([part], str(seed)) for part in (TRAIN, VALIDATE))
     real = judging.written(table, jpeg.Settings.min_saving)
     return Parts(train, validate, *(real.of([part], str(seed)) for part in (CALIBRATE, TEST)))
+
+
+def copies_of(trials: Sequence[Trial], columns: Sequence[int], top: int, seed: int) -> Optional[Outcomes]:
+    """The copies of images that train, and of no others; None where there are none.
+
+    Args:
+      trials, columns, top, seed: as for `parts_of`.
+    """
+    mine = [trial for trial in trials if trial.parent is not None and part_of(trial.parent, str(seed)) == TRAIN]
+    found = outcomes.outcomes(by_content(mine), columns, top) if mine else None
+    return found if found is not None and found.keys else None
 
 
 def train(
@@ -161,8 +174,10 @@ def train(
     """
     assert len(columns) == len(space), (len(columns), len(space))
     parts = parts_of(trials, columns, how.top, how.seed)
+    copies = copies_of(trials, columns, how.top, how.seed)
     backends = {(trial.backend, trial.backend_version) for trial in trials}
-    return Trained(policy_of(parts, space, sight, backends, encoder, how), parts)
+    artefact = policy_of(parts, space, sight, backends, encoder, how, copies)
+    return Trained(artefact, parts, 0 if copies is None else len(copies.keys))
 
 
 def policy_of(
@@ -172,12 +187,14 @@ def policy_of(
     backends: Collection[tuple[str, str]],
     encoder: Mapping[str, Any],
     how: Learning = Learning(),
+    copies: Optional[Outcomes] = None,
 ) -> PolicyArtefact:
     """Makes a policy of images that have been dealt out.
 
     Args:
       parts: the images.
       space, sight, encoder, how: as for `train`.
+      copies: of images that train, which train, too; None for none.
       backends: that answered, as URI and version.
 
     Raises:
@@ -190,7 +207,11 @@ def policy_of(
             f"{parts.images} different images with an answer to everything are too few to learn from ({parts.said()}): "
             "give more images"
         )
-    taught = _dqn(parts, how) if how.agent == DQNAgent.kind else _agreement(parts, space, how)
+    learned_from = parts.train if copies is None else together(parts.train, copies)
+    if how.agent == DQNAgent.kind:
+        taught = _dqn(learned_from, parts.calibrate, how)
+    else:
+        taught = _agreement(learned_from, parts, space, how)
     promise = taught.calibration.promise(how.agreement, how.confidence)
     if isinstance(taught.agent, AgreementAgent):
         taught.agent.price = None if promise.setting is None else taught.settings[promise.setting]
@@ -207,7 +228,12 @@ def policy_of(
         encoder=encoder,
         top=how.top,
         baseline=_baseline(taught.agent, parts.test),
-        data={"images": len(contents), "seed": how.seed, "sha256": fingerprint},
+        data={
+            "images": len(contents),
+            "copies": 0 if copies is None else len(copies.keys),
+            "seed": how.seed,
+            "sha256": fingerprint,
+        },
         versions={**versions(), "keras": metadata.version("keras")},
     )
 
@@ -218,24 +244,25 @@ def _short(uri: str) -> str:
     return f"{name}:{path.rpartition('/')[2]}" if path else name
 
 
-def _agreement(parts: Parts, space: ActionSpace, how: Learning) -> _Taught:
+def _agreement(learned_from: Outcomes, parts: Parts, space: ActionSpace, how: Learning) -> _Taught:
     agent = AgreementAgent(len(space.families), len(space.qualities), how=Training(seed=how.seed, logs=how.logs))
-    agent.learn(parts.train.logged(), parts.validate.logged())
-    agent.remember(_together(parts.train, parts.validate))
+    agent.learn(learned_from.logged(), parts.validate.logged())
+    agent.remember(together(parts.train, parts.validate))
     settings = learned.prices(parts.train)
     return _Taught(agent, settings, learned.calibration(agent.learned, parts.calibrate, settings))
 
 
-def _dqn(parts: Parts, how: Learning) -> _Taught:
-    agent = DQNAgent(actions=parts.train.sizes.shape[1], how=DQN(seed=how.seed), logs=how.logs)
-    steps = max(PUBLISHED_STEPS, 2 * len(parts.train.keys)) if how.steps is None else how.steps
-    agent.learn_online(parts.train, steps)
-    came = judging.judged(parts.calibrate, judging.acted(agent, parts.calibrate))
-    disagreements = len(parts.calibrate.keys) - came.agreement.sum()
-    return _Taught(agent, (MOST_CAUTIOUS,), Calibration(len(parts.calibrate.keys), (int(disagreements),)))
+def _dqn(learned_from: Outcomes, calibrate: Outcomes, how: Learning) -> _Taught:
+    agent = DQNAgent(actions=learned_from.sizes.shape[1], how=DQN(seed=how.seed), logs=how.logs)
+    steps = max(PUBLISHED_STEPS, 2 * len(learned_from.keys)) if how.steps is None else how.steps
+    agent.learn_online(learned_from, steps)
+    came = judging.judged(calibrate, judging.acted(agent, calibrate))
+    disagreements = len(calibrate.keys) - came.agreement.sum()
+    return _Taught(agent, (MOST_CAUTIOUS,), Calibration(len(calibrate.keys), (int(disagreements),)))
 
 
-def _together(*several: Outcomes) -> Outcomes:
+def together(*several: Outcomes) -> Outcomes:
+    """The images of several tables of the same actions."""
     names = [field.name for field in dataclasses.fields(Outcomes) if field.name != "keys"]
     arrays = {name: np.concatenate([getattr(each, name) for each in several]) for name in names}
     return Outcomes(keys=tuple(key for each in several for key in each.keys), **arrays)

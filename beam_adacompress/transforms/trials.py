@@ -55,8 +55,9 @@ class TrialsAndFailures(NamedTuple):
 class TryConfigurations(SeveralOutputs):
     """Compresses each image in several ways and asks backends what they see.
 
-    Takes rows with `key: str` and `data: bytes`; gives a `Trial` for each image and backend. Images that cannot be
-    decoded, or in which a backend sees nothing, are `failures`.
+    Takes rows with `key: str` and `data: bytes`, and `parent` where there are copies among them, see `AddCopies`; gives
+    a `Trial` for each image and backend. Images that cannot be decoded, or in which a backend sees nothing, are
+    `failures`.
 
     Args:
       backends: URIs, or Backends.
@@ -201,6 +202,7 @@ class _Try(beam.DoFn):
                 fidelity=[outcome.fidelity for outcome in in_order],
                 calls=new.calls,
                 plain=plain,
+                parent=getattr(row, "parent", None),
             )
 
 
@@ -301,6 +303,7 @@ def kept_rows(folder: str) -> Iterator[list[Any]]:
 
 
 def read_trials(folder: str) -> list[Trial]:
-    """The trials that KeepRows wrote, in the order of keys and backends, each once."""
-    found = {(trial.key, trial.backend): trial for trial in (Trial(*values) for values in kept_rows(folder))}
+    """The trials that KeepRows wrote, in the order of keys, contents and backends, each once."""
+    trials = (Trial(*values) for values in kept_rows(folder))
+    found = {(trial.key, trial.sha256, trial.backend): trial for trial in trials}
     return [found[name] for name in sorted(found)]
