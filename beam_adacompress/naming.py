@@ -12,6 +12,9 @@ SUFFIX = ".jpg"
 
 _LONGEST_NAME = 255  # bytes, on nearly every filesystem
 
+# Of images.
+_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm")
+
 
 def check_key(key: str) -> str:
     """Returns the key if it is a relative path that stays where it is put.
@@ -64,9 +67,27 @@ def plan(keys: Sequence[str]) -> Iterator[Plan]:
         while prefixes and not key.startswith(prefixes[-1]):
             prefixes.pop()
         steps_aside = key.endswith(SUFFIX) and key[: -len(SUFFIX)] in prefixes
-        length = len(key.rpartition("/")[2].encode("utf-8", "surrogateescape")) + len(SUFFIX)
-        yield Plan(key, steps_aside, may_rename=key + SUFFIX not in folders and length <= _LONGEST_NAME)
+        yield Plan(key, steps_aside, may_rename=key + SUFFIX not in folders and _has_room(key))
         prefixes.append(key)
+
+
+def alone(key: str) -> Plan:
+    """Plans the name of a key whose neighbours are not known, so that no two results meet whatever the others are.
+
+    Only the name of an image, such as `a.png`, may have `.jpg` appended; a name that such a result could have, such as
+    `a.png.jpg`, steps aside. Where there is no such extension, an image whose format would change is kept.
+    """
+    steps_aside = key.endswith(SUFFIX) and _is_image(key[: -len(SUFFIX)])
+    return Plan(key, steps_aside, may_rename=_is_image(key) and _has_room(key))
+
+
+def _is_image(key: str) -> bool:
+    return key.lower().endswith(_EXTENSIONS)
+
+
+def _has_room(key: str) -> bool:
+    """Whether the suffix can be appended to the name."""
+    return len(key.rpartition("/")[2].encode("utf-8", "surrogateescape")) + len(SUFFIX) <= _LONGEST_NAME
 
 
 def _folders(key: str) -> Iterator[str]:

@@ -208,6 +208,8 @@ def _interval(interval: Optional[Interval]) -> Optional[dict[str, float]]:
 class MostRecent:
     """The latest scores, of each image and policy version one; `merge` gives the same whatever the order.
 
+    Of those of the same image the latest one is kept, since the earliest one may have made room for others already.
+
     Args:
       most: how many are kept.
     """
@@ -216,14 +218,11 @@ class MostRecent:
         self._most = most
         self._rows: dict[tuple[str, str], Score] = {}
 
-    def __len__(self) -> int:
-        return min(self._most, len(self._rows))
-
     def add(self, row: Score) -> None:
         name = row.key, row.choice.policy_version
-        if (known := self._rows.get(name)) is None or row.time < known.time:  # a bundle that was tried again
+        if (known := self._rows.get(name)) is None or _order(known) < _order(row):
             self._rows[name] = row
-        if len(self._rows) >= 2 * self._most:  # seldom, so that adding costs little
+        if len(self._rows) >= 2 * self._most:  # seldom, since it takes long
             self._rows = {(row.key, row.choice.policy_version): row for row in self.ordered()}
 
     def merge(self, other: MostRecent) -> None:
@@ -232,4 +231,10 @@ class MostRecent:
 
     def ordered(self) -> list[Score]:
         """From the oldest to the newest."""
-        return sorted(self._rows.values(), key=lambda row: (row.time, row.key))[-self._most :]
+        return sorted(self._rows.values(), key=_order)[-self._most :]
+
+
+def _order(row: Score) -> tuple[Any, ...]:
+    """By time; the rest tells apart what was scored in one moment."""
+    choice = row.choice
+    return row.time, row.key, choice.policy_version, choice.tables, choice.quality, row.backend, row.backend_version

@@ -8,7 +8,7 @@ import pytest
 
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy.agreement import NAMES, AgreementModel, gelu, of_arrays
-from beam_adacompress.policy.fit_agreement import Training, fit
+from beam_adacompress.policy.fit_agreement import Training, Tuning, fit, tune
 from beam_adacompress.policy.outcomes import Logged
 
 FAMILIES, QUALITIES, FEATURES = 2, 3, 4
@@ -78,14 +78,14 @@ def test_gelu():
     assert gelu(np.array([-10.0, 0.0, 1.0, 10.0], np.float32)) == pytest.approx([0, 0, 0.841192, 10], abs=1e-5)
 
 
-def world(images, seed, actions_taken=None):
+def world(images, seed, actions_taken=None, harder=0.0):
     """Images whose first feature makes them easy, and whose second makes them large.
 
     Logged under all actions, or under one each that a policy took, which prefers the coarsest."""
     random = np.random.default_rng(seed)
     features = random.normal(0, 1, (images, FEATURES))
     threshold = np.array([0.0, 1.5, 3.0, 1.0, 2.5, 4.0])  # family by family
-    chance = 1 / (1 + np.exp(-(3 * features[:, :1] + threshold)))
+    chance = 1 / (1 + np.exp(harder - (3 * features[:, :1] + threshold)))
     agreement = (random.uniform(0, 1, chance.shape) < chance).astype(float)
     size = np.exp2(10 + np.tile([0.0, 1.0, 2.0], 2) + 0.5 * features[:, 1:2])
     if actions_taken is None:
@@ -145,6 +145,8 @@ def test_without_keras_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(AdaCompressError, match=r"training needs keras: pip install 'beam-adacompress\[train\]'"):
         fit(world(4, 1)[0], world(4, 2)[0], FAMILIES, QUALITIES)
+    with pytest.raises(AdaCompressError, match=r"training needs keras: pip install 'beam-adacompress\[train\]'"):
+        tune(model(), world(4, 1)[0])
 
 
 def test_predicting_needs_no_keras():
@@ -153,3 +155,112 @@ def test_predicting_needs_no_keras():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+TAKEN = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
+
+
+@pytest.fixture(scope="module")
+def start(keras):
+    """What is true where nothing is harder, in two members: GELU(x) - GELU(-x) is x."""
+    weights = np.zeros((2, 4, 5), np.float32)
+    weights[:, 0, :2] = 3, -3
+    ease = np.zeros((2, 5, 2), np.float32)
+    ease[:, 0], ease[:, 1] = 1, -1
+    steps = np.log(np.expm1([1.0, 1.5, 1.5]))
+    w_size = np.zeros((4, 6), np.float32)
+    w_size[1] = 0.5
+    return model(
+        w1=weights,
+        w_ease=ease,
+        base=np.tile(np.array([-1, 0], np.float32), (2, 1)),
+        steps=np.tile(steps, (2, 2, 1)).astype(np.float32),
+        w_size=w_size,
+        b_size=np.tile([10, 11, 12], 2).astype(np.float32),
+    )
+
+
+def log_loss(found, harder):
+    """Of chances, on other images of a scenery that is harder by so many logits."""
+    _, features, chance, _ = world(2000, 3, harder=harder)
+    predicted = np.clip(found.predict(features.astype(np.float32)).agreement.astype(np.float64), 1e-6, 1 - 1e-6)
+    return -(chance * np.log(predicted) + (1 - chance) * np.log(1 - predicted)).mean()
+
+
+def off_by(found, harder):
+    """How far predicted agreement is from the true one, in the mean over images, for each action."""
+    _, features, chance, _ = world(2000, 3, harder=harder)
+    return found.predict(features.astype(np.float32)).agreement.mean(axis=0) - chance.mean(axis=0)
+
+
+def test_few_rows_of_a_harder_scenery_lower_all_predictions(start):
+    rows = world(200, 4, TAKEN, harder=1.5)[0]
+    tuned = tune(start, rows)
+    afresh = fit(*(Logged(*(array[part::2] for array in rows)) for part in (0, 1)), FAMILIES, QUALITIES, QUICK)
+    assert np.abs(off_by(start, 0)).max() < 0.01
+    assert off_by(start, 1.5).min() > 0.05
+    assert np.abs(off_by(tuned, 1.5)).max() < 0.03
+    assert log_loss(tuned, 1.5) < log_loss(start, 1.5) - 0.05
+    assert log_loss(tuned, 1.5) < log_loss(afresh, 1.5) - 0.02
+    assert (tuned.features, tuned.actions, len(tuned.base)) == (FEATURES, 6, 2)
+    assert np.array_equal(tuned.mean, start.mean)
+    assert np.array_equal(tuned.scale, start.scale)
+
+
+def test_where_nothing_has_changed_little_changes(start):
+    tuned = tune(start, world(200, 5, TAKEN)[0])
+    assert log_loss(tuned, 0) < log_loss(start, 0) + 0.01
+    assert np.abs(off_by(tuned, 0)).max() < 0.05
+
+
+def test_rows_that_all_agree_do_not_prove_that_all_will(start):
+    rows = world(200, 4, TAKEN)[0]
+    tuned = tune(start, rows._replace(agreement=np.ones(200)))
+    before, after = (each.predict(rows.features.astype(np.float32)).agreement for each in (start, tuned))
+    assert (after > before).all()
+    assert after.mean() < 0.995
+
+
+def test_decay_holds_the_networks_to_where_they_start(start):
+    rows = world(300, 4, TAKEN, harder=1.5)[0]
+    held, free = (tune(start, rows, Tuning(decay=decay)) for decay in (1e6, 1.0))
+    assert np.abs(held.w1 - start.w1).max() < 1e-3 < 0.05 < np.abs(free.w1 - start.w1).max()
+    moved = held.base - start.base
+    assert moved == pytest.approx(np.full_like(moved, moved[0, 0]), abs=1e-3)
+    assert -2 < moved[0, 0] < -1
+
+
+def test_rows_count_by_their_importance(start):
+    now, old = world(200, 4, TAKEN, harder=1.5)[0], world(200, 5, TAKEN)[0]
+    both = Logged(*(np.concatenate(columns) for columns in zip(now, old)))
+    alone = tune(start, now)
+    forgotten = tune(start, both, importance=np.repeat([1.0, 0.0], 200))
+    alike = tune(start, both)
+    assert forgotten.base == pytest.approx(alone.base, abs=2e-3)
+    assert forgotten.b_size == pytest.approx(alone.b_size, abs=1e-4)
+    assert alone.base.mean() < alike.base.mean() - 0.3
+
+
+def test_bytes_move_to_what_was_seen(start):
+    rows, features, _, size = world(300, 6, TAKEN)
+    tuned = tune(start, rows._replace(size=2 * rows.size))
+    off = np.log2(tuned.predict(features.astype(np.float32)).size / (2 * size))
+    assert np.abs(off.mean(axis=0)).max() < 0.05
+    assert np.abs(off).max() < 0.3
+
+
+def test_tuning_again_gives_the_same(start):
+    rows = world(150, 4, TAKEN)[0]
+    first, again = (tune(start, rows, Tuning(steps=20)).arrays() for _ in range(2))
+    assert all(np.array_equal(first[name], again[name]) for name in NAMES)
+
+
+def test_there_has_to_be_something_to_tune_with(start):
+    with pytest.raises(AdaCompressError, match="there are no outcomes to learn from"):
+        tune(start, Logged(*(array[:0] for array in world(4, 1)[0])))
+
+
+def test_a_curve_of_tuning_for_tensorboard(start, tmp_path):
+    pytest.importorskip("tensorboard")
+    tune(start, world(50, 4, TAKEN)[0], Tuning(steps=2, logs=str(tmp_path)))
+    assert len(list((tmp_path / "tuned" / "train").glob("events.out.tfevents.*"))) == 1

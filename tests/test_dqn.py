@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.policy.dqn import NAMES, QUALITIES, DQNAgent, QNetwork, epsilon_greedy, of_arrays
+from beam_adacompress.policy.dqn import NAMES, QUALITIES, DQNAgent, QNetwork, Stop, epsilon_greedy, of_arrays
 from beam_adacompress.policy.fit_dqn import DQN, Memory, Progress, learn_logged, learn_online, target
 from beam_adacompress.policy.outcomes import Logged, Outcomes
 
@@ -263,6 +263,42 @@ def test_learning_again_goes_on_from_what_it_knows(keras):
     assert np.array_equal(agent.network.mean, known.mean)
     assert np.abs(agent.network.w1 - known.w1).max() < 0.3
     assert not np.array_equal(agent.network.w1, known.w1)
+
+
+@pytest.mark.parametrize(
+    ("reward", "agreement", "epsilon", "met"),
+    [
+        (0.46, 0.81, 0.19, True),
+        (0.45, 0.81, 0.19, False),
+        (0.46, 0.8, 0.19, False),
+        (0.46, 0.81, 0.2, False),
+    ],
+)
+def test_the_published_end_of_training_again(reward, agreement, epsilon, met):
+    assert Stop().met(reward, agreement, epsilon) is met
+    assert Stop().steps == 10
+
+
+def test_the_published_schedule_explores_for_930_steps_at_least():
+    how = DQN()
+    learnings = [step for step in range(1, 1601) if how.learns(step)]
+    first = next(count for count in range(1, 296) if how.epsilon(count) < Stop().epsilon)
+    assert learnings[first - 1] == 930
+
+
+def test_training_again_ends_when_it_has_done_enough(keras):
+    told: list[Progress] = []
+    agent = DQNAgent(actions=3, how=dataclasses.replace(QUICK, decay=0.9), report=told.append)
+    agent.learn_online(table(), steps=500, until=Stop(reward=0.6))
+    assert 40 + 5 * 16 <= told[-1].step < 500  # 0.9 ** 16 is the first below 0.2
+    assert told[-1].epsilon * 0.9 < 0.2
+    told.clear()
+    agent.learn_online(table(), steps=500, until=Stop(reward=0.6))
+    assert told[0].epsilon == 1.0, "it explores anew"
+    assert told[-1].step >= 40 + 5 * 16
+    told.clear()
+    agent.learn_online(table(), steps=60, until=Stop(reward=0.99))
+    assert told[-1].step == 60
 
 
 def test_what_cannot_be_learned_is_refused(keras):

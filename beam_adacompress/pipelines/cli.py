@@ -32,7 +32,9 @@ COMMANDS: Mapping[str, Command] = {
     "tables": Command("beam_adacompress.pipelines.tables", "fit quantisation tables to images, or show them"),
     "demo": Command("beam_adacompress.pipelines.demo", "shrink photographs that come with scikit-image and -learn"),
     "train": Command("beam_adacompress.pipelines.train", "learn a policy for a backend"),
-    "policy": Command("beam_adacompress.pipelines.policy", "show what a policy is, and what it promises"),
+    "policy": Command("beam_adacompress.pipelines.policy", "show, list, publish and roll back policies"),
+    "retrain": Command("beam_adacompress.pipelines.retrain", "train a policy again from scores"),
+    "serve": Command("beam_adacompress.pipelines.serve", "shrink images as they arrive, and train again on drift"),
     "evaluate": Command("beam_adacompress.pipelines.evaluate", "judge policies on images that they never saw"),
 }
 

@@ -4,6 +4,7 @@ ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality 
                         │                └──────────────┴───── failures ────────▶┘
                         └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘                 └▶ FinishRun
                                                                        (--score-with) adacompress score ◀┘
+                                           (--retrain-on-drift) EstimateDrift ─▶ RetrainAgent ◀── scores ─┘
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
-from beam_adacompress.pipelines.asking import AskingOptions, check_limits
+from beam_adacompress.pipelines.asking import AskingOptions, check_limits, check_reachable
 from beam_adacompress.pipelines.compress_job import CompressJob, CompressOptions
 from beam_adacompress.pipelines.options import (
     JobOptions,
@@ -37,9 +38,12 @@ from beam_adacompress.pipelines.options import (
 )
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
 from beam_adacompress.pipelines.progress import Compressing, Progress
+from beam_adacompress.pipelines.retrain import came_of, relearn, report_on
+from beam_adacompress.pipelines.retrain_job import ON_DRIFT, RetrainJob, RetrainOnDriftOptions, retraining_of
 from beam_adacompress.pipelines.score import conclude, score
 from beam_adacompress.pipelines.score_job import ScoringOptions, job_of
-from beam_adacompress.policy.policies import Policy
+from beam_adacompress.policy.policies import DEFAULT, Policy
+from beam_adacompress.policy.training import require_keras
 from beam_adacompress.transforms import files, publishing, sinks
 from beam_adacompress.transforms.runs import RunFolder, SkipFinished
 from beam_adacompress.transforms.sources import (
@@ -101,22 +105,44 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress compress",
         "Compress a folder or bucket of images as JPEG for the machines that look at them.",
-        [JobOptions, PolicyOptions, PromiseOptions, CompressOptions, ScoringOptions, AskingOptions],
+        [
+            JobOptions,
+            PolicyOptions,
+            PromiseOptions,
+            CompressOptions,
+            ScoringOptions,
+            AskingOptions,
+            RetrainOnDriftOptions,
+        ],
         ["--input", "--output"],
         sys.argv[1:] if argv is None else argv,
     )
-    for name in ("input", "output", "cache"):
+    for name in ("input", "output", "cache", "publish"):
         values[name] = values[name] and absolute(values[name])
+    drift = {name: values.pop(name) for name in ON_DRIFT}  # which Beam does not know
     try:
         values["policy"] = policy_of(values["policy"])
         job = job_of(CompressJob, values)
+        retraining = retraining_of(job, drift)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return execute(job, PipelineOptions(rest, **values), rest, started)
+    return execute(job, PipelineOptions(rest, **values), rest, started, retraining)
 
 
-def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], started: float) -> int:
+def execute(
+    job: CompressJob,
+    options: PipelineOptions,
+    flags: Sequence[str],
+    started: float,
+    retraining: Optional[RetrainJob] = None,
+) -> int:
     """Runs a job, shows its progress if it is local, and prints what it came to.
+
+    Args:
+      job: what to do; paths are absolute.
+      options, flags: of Beam, and the command line behind them.
+      started: when the job began, in seconds since the epoch.
+      retraining: of the policy, by the scores of this job; None for none.
 
     Raises:
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
@@ -133,15 +159,24 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
     if policy is not None and (warning := policy.warning(job.settings())) is not None:
         print(warning, file=sys.stderr)
     runner, is_local = local.choose_runner(options, flags)
+    if retraining is not None:
+        assert policy is not None, "retraining_of refuses a fixed quality"
+        retraining = retraining.of_run(job.policy or DEFAULT, policy.version)
+        check_reachable("retraining", options, publish=retraining.publish or job.output)
+        if is_local:
+            require_keras()
     total = _count_images(job, up_to=None if is_local else 1)
     folder = RunFolder(job.output)
     resume = folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
+    relearning = files.join(folder.work, f"relearn-{attempt}")
     pipeline = beam.Pipeline(runner, options)
     summary = compress(pipeline, job, attempt, started, resume)
     if score_job is not None:
         score_job.prepare(versions())
-        score(summary, score_job, started)
+        scored = score(summary, score_job, started)
+        if retraining is not None:
+            relearn(scored.scores, retraining, relearning)
     watching: AbstractContextManager[Any] = contextlib.nullcontext()
     if is_local:
         watching = Progress(Compressing(folder, attempt, total), terminal=sys.stderr.isatty())
@@ -154,6 +189,8 @@ def execute(job: CompressJob, options: PipelineOptions, flags: Sequence[str], st
         print(f"verified with {', '.join(job.verify)}: {calls} calls, {calls / asked:.1f} an image")
     if score_job is not None:
         conclude(score_job)
+    if retraining is not None:
+        report_on(came_of(relearning))
     images = json.loads(files.read(folder.summary))["images"]
     check_failures(images["failed"], images["total"], job.max_failures)
     return 0

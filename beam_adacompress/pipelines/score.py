@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -41,7 +41,14 @@ from beam_adacompress.transforms.score_sinks import ScoreFolder, Tick, WriteScor
 from beam_adacompress.version import versions
 
 
-def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: bool = False) -> beam.PCollection[str]:
+class Scored(NamedTuple):
+    """What `score` adds."""
+
+    summary: beam.PCollection[str]  # its path, when it is written
+    scores: beam.PCollection[Any]  # rows with the fields of Score, and others
+
+
+def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: bool = False) -> Scored:
     """Adds the job to a pipeline.
 
     Args:
@@ -49,9 +56,6 @@ def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: 
       job: what to do; paths are absolute, and the output is claimed.
       started: when the job began, in seconds since the epoch.
       watched: whether to write what `progress.Scoring` reads, on this machine's disk.
-
-    Returns:
-      The path of the summary, when it is written.
     """
     sampled = ready | "SampleRun" >> SampleRun(RunFolder(job.input), originals_of(job), job.scoring.sampler())
     pairs = sampled.images | "ReadPairs" >> ReadPairs()
@@ -60,7 +64,8 @@ def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: 
     if watched:
         _ = scored.usage | "Tick" >> Tick(ScoreFolder(job.output))
     results = {"scores": scored.scores, "failures": failures, "usage": scored.usage, "counts": sampled.counts}
-    return results | "WriteScores" >> WriteScores(ScoreFolder(job.output), job.options(), versions(), started)
+    summary = results | "WriteScores" >> WriteScores(ScoreFolder(job.output), job.options(), versions(), started)
+    return Scored(summary, scored.scores)
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:

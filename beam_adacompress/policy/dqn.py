@@ -134,6 +134,27 @@ def epsilon_greedy(values: Array, epsilon: float) -> Array:
     return taken
 
 
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """When training again has done enough; the published thresholds, all of which have to be passed.
+
+    Args:
+      reward: mean above which it may end.
+      agreement: the same.
+      epsilon: probability of any action below which it may end; with the published schedule that takes 930 steps.
+      steps: over which means are taken, or over all if there were fewer; 100 at most.
+    """
+
+    reward: float = 0.45
+    agreement: float = 0.8
+    epsilon: float = 0.2
+    steps: int = 10
+
+    def met(self, reward: float, agreement: float, epsilon: float) -> bool:
+        """Whether it may end, by means over the last `steps`, and by epsilon as it is in the next one."""
+        return reward > self.reward and agreement > self.agreement and epsilon < self.epsilon
+
+
 class DQNAgent(Agent):
     """Takes the quality with the greatest Q value; never leaves an image alone, the published agent cannot.
 
@@ -212,14 +233,14 @@ class DQNAgent(Agent):
             transitions, self.actions, self.how, start=self.network, logs=self.logs, report=self.report
         )
 
-    def learn_online(self, outcomes: Outcomes, steps: Optional[int] = None) -> None:
+    def learn_online(self, outcomes: Outcomes, steps: Optional[int] = None, until: Optional[Stop] = None) -> None:
         """Learns by playing against a table, see `fit_dqn.learn_online`; goes on from the weights that it has."""
         from beam_adacompress.policy import fit_dqn
 
         if (found := outcomes.sizes.shape[1]) != self.actions:
             raise ValueError(f"the table has {found} actions, and the agent {self.actions}")
         self.network = fit_dqn.learn_online(
-            outcomes, self.how, steps, start=self.network, logs=self.logs, report=self.report
+            outcomes, self.how, steps, start=self.network, logs=self.logs, report=self.report, until=until
         )
 
     def arrays(self) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Training the default agent, in Keras, from logged outcomes."""
+"""Training the default agent, in Keras, from logged outcomes: anew with `fit`, or on from what it knows with `tune`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import dataclasses
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
+from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.policy.agreement import AgreementModel, Array, standardised
+from beam_adacompress.policy.agreement import AgreementModel, Array, of_arrays, standardised
 from beam_adacompress.policy.outcomes import Logged
+
+_EXTRA = "pip install 'beam-adacompress[train]'"
+_FARTHEST = 20.0  # that logits move
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +47,29 @@ class Training:
     logs: Optional[str] = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How to go on from a model with few outcomes.
+
+    Args:
+      decay: how strongly the networks are held to where they start: a weight that moves by 1 costs as much as this many
+        rows with half a unit of loss each.
+      hold: the same for bytes, by least squares.
+      rate: of learning, Adam.
+      steps: each with all rows.
+      smallest_propensity: rows that were likelier to be logged count less, by 1 / propensity; not more than this. It is
+        larger than in training from nothing, since a few rows must not outweigh all others.
+      logs: folder for TensorBoard; None for none.
+    """
+
+    decay: float = 200.0
+    hold: float = 100.0
+    rate: float = 1e-2
+    steps: int = 200
+    smallest_propensity: float = 0.2
+    logs: Optional[str] = None
+
+
 def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Training = Training()) -> AgreementModel:
     """Trains an ensemble.
 
@@ -58,10 +85,7 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
     Raises:
       AdaCompressError: Keras is not installed, or there is nothing to learn from.
     """
-    try:
-        import keras
-    except ImportError as error:
-        raise AdaCompressError("training needs keras: pip install 'beam-adacompress[train]'") from error
+    keras = _keras()
     if not len(train.action) or not len(validate.action):
         raise AdaCompressError("there are no outcomes to learn from, or none to validate with")
     mean = train.features.mean(axis=0).astype(np.float32)
@@ -72,11 +96,53 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
     )
     seeds = range(how.seed, how.seed + how.members)
     base, steps = _start(train, families, qualities)
-    learned_from, held_out = (_grouped(rows, families * qualities, how) for rows in (train, validate))
+    learned_from, held_out = (
+        _grouped(rows, _weights(rows, how.smallest_propensity), families * qualities) for rows in (train, validate)
+    )
     members = [_member(keras, learned_from, held_out, base, steps, how, seed) for seed in seeds]
     w_size, b_size = _sizes(train, families, qualities)
     arrays = {name: np.stack([member[name] for member in members]) for name in members[0]}
     return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
+
+
+def tune(
+    start: AgreementModel, train: Logged, how: Tuning = Tuning(), importance: Optional[NDArray[np.float64]] = None
+) -> AgreementModel:
+    """Goes on from a model that was trained elsewhere, with what few outcomes there are of the scenery as it is now.
+
+    What a few hundred rows show best is how much likelier agreement is on the whole, so first all logits move by one
+    shift b, up to where the weighted rows agree as often as is predicted,
+
+        sum(w (agreement - p(b))) = b
+
+    (b on the right is a standard normal prior: rows that all agree do not prove that all will). From there the weights
+    of all networks move together by as little as the rows make worthwhile, L2-SP of Li et al. (arXiv 1802.01483):
+
+        sum(w cross-entropy) + decay / 2 * |weights - where they started|^2
+
+    which is solved with all rows at every step, so it needs no images to know when to stop. Bytes move in the same way,
+    by ridge regression of what is left over. How features are standardised stays as it is.
+
+    Args:
+      start: to go on from.
+      train: to learn from.
+      how: parameters.
+      importance: of the rows, beside that of their propensities, `(rows,)`; None for all alike.
+
+    Raises:
+      AdaCompressError: Keras is not installed, or there is nothing to learn from.
+    """
+    keras = _keras()
+    if not len(train.action):
+        raise AdaCompressError("there are no outcomes to learn from")
+    weights = _weights(train, how.smallest_propensity)
+    importance = np.ones(len(weights)) if importance is None else importance
+    weights *= importance / weights.mean()
+    seen = standardised(train.features.astype(np.float32), start.mean, start.scale).astype(np.float64)
+    scaled = train._replace(features=seen)
+    moved = _moved(keras, _shifted(start, train, weights), scaled, weights, how)
+    w_size, b_size = _resized(start, scaled, importance, how.hold)
+    return of_arrays(start.arrays() | moved | {"w_size": w_size, "b_size": b_size})
 
 
 class _Grouped(NamedTuple):
@@ -86,10 +152,14 @@ class _Grouped(NamedTuple):
     targets: Array  # weights that agree, and all weights, of each action, `(images, 2 * actions)`; 0 where not known
 
 
-def _grouped(rows: Logged, actions: int, how: Training) -> _Grouped:
-    """Puts the rows of equal features together; rows that were likelier to be logged weigh less."""
+def _weights(rows: Logged, smallest_propensity: float) -> NDArray[np.float64]:
+    """Rows that were likelier to be logged weigh less."""
+    return 1 / np.maximum(rows.propensity, smallest_propensity)
+
+
+def _grouped(rows: Logged, weights: NDArray[np.float64], actions: int) -> _Grouped:
+    """Puts the rows of equal features together, by their weights, `(rows,)`; those of an image are 1 on average."""
     seen, image = np.unique(rows.features.astype(np.float32), axis=0, return_inverse=True)
-    weights = 1 / np.maximum(rows.propensity, how.smallest_propensity)
     targets = np.zeros((2, len(seen), actions))
     for target, values in zip(targets, (weights * rows.agreement, weights)):
         np.add.at(target, (image.reshape(-1), rows.action), values)
@@ -122,7 +192,7 @@ def _member(
         validation_data=tuple(validate),
         batch_size=how.batch,
         epochs=how.epochs,
-        callbacks=[stop, *_curves(keras, how, seed - how.seed)],
+        callbacks=[stop, *_curves(keras, how.logs, f"member-{seed - how.seed}")],
         verbose=0,
     )
     return {
@@ -134,14 +204,116 @@ def _member(
     }
 
 
-def _curves(keras: Any, how: Training, member: int) -> list[Any]:
-    """What writes a member's loss for TensorBoard, if anything is to."""
-    if how.logs is None:
+def _shifted(start: AgreementModel, train: Logged, weights: NDArray[np.float64]) -> AgreementModel:
+    """The model with all logits moved by what the rows show on the whole; by bisection, as agreement rises with b."""
+    rows, features = np.arange(len(weights)), train.features.astype(np.float32)
+
+    def moved(shift: float) -> AgreementModel:
+        return dataclasses.replace(start, base=start.base + np.float32(shift))
+
+    low, high = -_FARTHEST, _FARTHEST
+    for _ in range(30):
+        shift = (low + high) / 2
+        predicted = moved(shift).predict(features).agreement[rows, train.action]
+        if weights @ (train.agreement - predicted) > shift:
+            low = shift
+        else:
+            high = shift
+    return moved(low)
+
+
+def _moved(
+    keras: Any, start: AgreementModel, scaled: Logged, weights: NDArray[np.float64], how: Tuning
+) -> dict[str, Array]:
+    """The arrays of all networks, moved to fit the rows; one step moves all members, which are apart in the loss."""
+    ops = keras.ops
+    seen, targets = _grouped(scaled, weights, start.actions)
+    ensemble = _ensemble_layer(keras, start, how.decay / float(weights.sum()))
+    x = keras.Input((start.features,))
+    model = keras.Model(x, ensemble(x))
+
+    def cross_entropy(targets: Any, logits: Any) -> Any:
+        agreeing, weight = targets[:, None, : start.actions], targets[:, None, start.actions :]
+        return ops.sum(weight * ops.softplus(logits) - agreeing * logits, axis=(1, 2))
+
+    # Without XLA: compiling takes longer than all steps of so small a network. (And `fit` longer than its steps.)
+    model.compile(keras.optimizers.Adam(how.rate), loss=cross_entropy, jit_compile=False)
+    curves = keras.callbacks.CallbackList(_curves(keras, how.logs, "tuned"), model=model)
+    curves.on_train_begin()
+    for step in range(how.steps):
+        loss = model.train_on_batch(seen, targets)
+        curves.on_epoch_end(step, {"loss": float(loss)})
+    curves.on_train_end()
+    return {name: getattr(start, name) + np.asarray(move) for name, move in ensemble.moves.items()}
+
+
+def _ensemble_layer(keras: Any, start: AgreementModel, decay: float) -> Any:
+    """A layer that makes of features the logits of all members, `(images, members, actions)`; it learns the moves."""
+    ops = keras.ops
+
+    class Ensemble(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            held = keras.regularizers.L2(decay / 2)
+            self.moves = {
+                name: self.add_weight(
+                    shape=getattr(start, name).shape, initializer="zeros", regularizer=held, name=name
+                )
+                for name in ("w1", "b1", "w_ease", "base", "steps")
+            }
+
+        def call(self, x: Any) -> Any:
+            w1, b1, w_ease, base, steps = (ops.add(getattr(start, name), move) for name, move in self.moves.items())
+            hidden = keras.activations.gelu(ops.einsum("if,mfh->imh", x, w1) + b1, approximate=True)
+            ease = ops.einsum("imh,mhk->imk", hidden, w_ease) + base
+            rising = ops.cumsum(ops.softplus(steps), axis=2)
+            return ops.reshape(ease[..., None] + rising, (-1, len(start.base), start.actions))
+
+    return Ensemble()
+
+
+def _resized(
+    start: AgreementModel, scaled: Logged, importance: NDArray[np.float64], hold: float
+) -> tuple[Array, Array]:
+    """Slopes and constants for log2 bytes, moved to what was seen: all sizes alike, then those of each family.
+
+    As in `_sizes`, slopes change with the quality in a straight line; `hold` is the ridge of all moves but the first.
+    """
+    families, qualities = start.steps.shape[1:]
+    predicted = scaled.features @ start.w_size + start.b_size
+    rest = np.log2(scaled.size) - predicted[np.arange(len(predicted)), scaled.action]
+    alike = float(np.average(rest, weights=importance))
+    family, quality = np.divmod(scaled.action, qualities)
+    place = _places(qualities)
+    constants, slopes = [], []
+    for index in range(families):
+        rows = family == index
+        x, at = scaled.features[rows], quality[rows]
+        columns = np.hstack([np.eye(qualities)[at], x, x * place[at][:, None]])
+        weighted = columns.T * importance[rows]
+        moves = np.linalg.solve(weighted @ columns + hold * np.eye(columns.shape[1]), weighted @ (rest[rows] - alike))
+        own, at_zero, change = np.split(moves, [qualities, qualities + x.shape[1]])
+        constants.append(own)
+        slopes.append(at_zero[:, None] + change[:, None] * place)
+    w_size = start.w_size + np.hstack(slopes)
+    return w_size.astype(np.float32), (start.b_size + alike + np.hstack(constants)).astype(np.float32)
+
+
+def _keras() -> Any:
+    try:
+        import keras
+    except ImportError as error:
+        raise AdaCompressError(f"training needs keras: {_EXTRA}") from error
+    return keras
+
+
+def _curves(keras: Any, logs: Optional[str], name: str) -> list[Any]:
+    """What writes a loss for TensorBoard, if anything is to."""
+    if logs is None:
         return []
     try:
-        return [keras.callbacks.TensorBoard(f"{how.logs.rstrip('/')}/member-{member}", write_graph=False)]
+        return [keras.callbacks.TensorBoard(f"{logs.rstrip('/')}/{name}", write_graph=False)]
     except ImportError as error:
-        raise AdaCompressError("logs for TensorBoard need tensorflow: pip install 'beam-adacompress[train]'") from error
+        raise AdaCompressError(f"logs for TensorBoard need tensorflow: {_EXTRA}") from error
 
 
 def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> tuple[Array, Array]:
@@ -153,7 +325,7 @@ def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> 
     count = np.bincount(train.action, minlength=families * qualities)
     constant = np.bincount(train.action, log_size, minlength=families * qualities) / np.maximum(count, 1)
     constant[count == 0] = log_size.mean()
-    place = np.linspace(-1, 1, qualities) if qualities > 1 else np.zeros(1)
+    place = _places(qualities)
     weights = []
     for family in range(families):
         rows = train.action // qualities == family
@@ -164,6 +336,11 @@ def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> 
         at_zero, change = np.split(slopes, 2)
         weights.append(at_zero[:, None] + change[:, None] * place)
     return np.hstack(weights).astype(np.float32), constant.astype(np.float32)
+
+
+def _places(qualities: int) -> NDArray[np.float64]:
+    """Where each quality stands between the coarsest, -1, and the finest, 1."""
+    return np.linspace(-1, 1, qualities) if qualities > 1 else np.zeros(1)
 
 
 def _start(train: Logged, families: int, qualities: int) -> tuple[Array, Array]:

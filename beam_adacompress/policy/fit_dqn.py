@@ -11,6 +11,10 @@ What differs from the authors' code: features are standardised; epsilon stops at
 and an image without an answer is not skipped. (There, an empty answer for the compressed image leaves no trace in
 memory and metrics, which lifts the agreement of a service that often sees nothing. Rows here always have an answer, and
 an empty one is counted as a disagreement; whoever wants the published reading leaves those rows out.)
+
+Training again, as published, goes on from the weights that there are with an empty memory, explores anew, and ends when
+`dqn.Stop` says so. In the authors' code the learnings of the first training still count in the second one, so that it
+hardly explores and may stop at once; here each training counts its own.
 """
 
 from __future__ import annotations
@@ -27,9 +31,10 @@ from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy.agreement import Array, standardised
-from beam_adacompress.policy.dqn import QNetwork, epsilon_greedy, of_arrays
+from beam_adacompress.policy.dqn import QNetwork, Stop, epsilon_greedy, of_arrays
 from beam_adacompress.policy.outcomes import Logged, Outcomes
 
+_RECENT = 100  # steps that `Progress` and `Stop` look back
 _EXTRA = "pip install 'beam-adacompress[train]'"
 
 
@@ -114,6 +119,7 @@ def learn_online(
     start: Optional[QNetwork] = None,
     logs: Optional[str] = None,
     report: Optional[Report] = None,
+    until: Optional[Stop] = None,
 ) -> QNetwork:
     """Plays the published schedule against a table: one image a step, with actions of its own.
 
@@ -125,6 +131,7 @@ def learn_online(
       start: weights to go on from, and the standardisation that they belong to.
       logs: folder for TensorBoard.
       report: is told how far it is, after every learning.
+      until: when it may end sooner; asked after every learning.
 
     Raises:
       AdaCompressError: Keras is not installed, or there are too few steps to learn even once.
@@ -137,12 +144,16 @@ def learn_online(
     order = _walk(images, np.random.default_rng((how.seed, 2)))
     with _Run(outcomes.features, actions, total, how, start, logs, report) as run:
         row = next(order)
-        for _ in range(total):
+        for step in range(1, total + 1):
             epsilon = how.epsilon(run.learned)
             chances = epsilon_greedy(run.values([row]), epsilon)[0].astype(np.float64)
             action = int(exploring.choice(actions, p=chances / chances.sum()))
             following = next(order)
             run.step(row, action, outcomes.agreement[row, action], ratio[row, action], following, epsilon)
+            if until is not None and how.learns(step):
+                reward, agreement, _ = run.recent(until.steps)
+                if until.met(reward, agreement, how.epsilon(run.learned)):
+                    break
             row = following
         return run.network
 
@@ -156,7 +167,8 @@ def learn_logged(
     logs: Optional[str] = None,
     report: Optional[Report] = None,
 ) -> QNetwork:
-    """Replays logged rows in their order, with the same memory and schedule.
+    """Replays logged rows in their order, with the same memory and schedule; to the end, as the rewards in them are not
+    its own.
 
     Q-learning asks only what came of the action that was taken, so propensities are not needed. The last row has no
     next image and is not remembered, as published.
@@ -250,7 +262,7 @@ class _Run:
         self._told = report
         self._memory = Memory(how.memory)
         self._drawing = np.random.default_rng((how.seed, 3))
-        self._recent: deque[tuple[float, float, float]] = deque(maxlen=100)
+        self._recent: deque[tuple[float, float, float]] = deque(maxlen=_RECENT)
         if start is None:
             seen = features.astype(np.float32)
             self._shared = {"mean": seen.mean(axis=0), "scale": np.maximum(seen.std(axis=0), np.float32(1e-3))}
@@ -272,6 +284,10 @@ class _Run:
         """Q values of some images, `(rows, actions)`."""
         return self.network.of_standardised(self._scaled[rows])
 
+    def recent(self, steps: int) -> list[float]:
+        """Mean reward, agreement and size ratio of the last steps, or of all if there were fewer."""
+        return list(np.mean(list(self._recent)[-steps:], axis=0).tolist())
+
     def step(
         self, row: int, action: int, agreed: float, ratio: float, following: int, epsilon: Optional[float]
     ) -> None:
@@ -282,7 +298,7 @@ class _Run:
         self._memory.add(row, action, target(reward, self._how.discount, self.values([following])[0]))
         if self._how.learns(self._taken):
             loss = self._learn()
-            progress = Progress(self._taken, self._steps, epsilon, loss, *np.mean(self._recent, axis=0).tolist())
+            progress = Progress(self._taken, self._steps, epsilon, loss, *self.recent(_RECENT))
             self._write(progress)
             if self._told is not None:
                 self._told(progress)

@@ -16,6 +16,7 @@ from beam_adacompress.transforms.decode_dct import DecodeDCT
 from beam_adacompress.transforms.drift import EstimateDrift
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.pairs import ManifestPart, PairFailure, ReadPairs, SampleRun, StoredImage, StoredPair
+from beam_adacompress.transforms.retrain import RetrainAgent
 from beam_adacompress.transforms.runs import FinishedImage, RunFolder, SkipFinished
 from beam_adacompress.transforms.score import ScoresAndFailures, ScoreWithBackend
 from beam_adacompress.transforms.score_sinks import ScoreFolder, WriteScores
@@ -64,6 +65,7 @@ __all__ = [
     "MergeManifest",
     "ReadImages",
     "ReadPairs",
+    "RetrainAgent",
     "RunFolder",
     "SampleRun",
     "ScoreFolder",

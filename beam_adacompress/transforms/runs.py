@@ -15,6 +15,8 @@ after a kill that row, if the image is there in full, is all that is needed to s
 import dataclasses
 import json
 import re
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Optional
 
@@ -87,6 +89,17 @@ class RunFolder:
 
     def part(self, shard: int) -> str:
         return files.join(self.manifest, f"part-{shard:05d}.parquet")
+
+    def row_file(self, shard: int, attempt: str, number: int) -> str:
+        """A file for rows of a part of the manifest; later ones of a part supersede earlier ones, in order of names.
+
+        Args:
+          shard: the part.
+          attempt: an identifier of this execution.
+          number: how many files this worker has written.
+        """
+        moment = f"{time.time_ns():020d}-{number:06d}"  # the number tells those of one moment apart
+        return files.join(self.rows, f"{shard:05d}-{attempt}-{moment}-{uuid.uuid4().hex[:8]}.jsonl")
 
     def write(self, path: str, data: bytes, media_type: str = "application/octet-stream") -> None:
         files.write(path, data, self.scratch, media_type)

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Optional
@@ -28,7 +27,6 @@ from beam_adacompress.summary import RunStats
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.metrics import StageMetrics
-from beam_adacompress.transforms.outputs import in_global_window
 from beam_adacompress.transforms.runs import RunFolder, read_rows
 from beam_adacompress.transforms.sources import SHARD_SIZE
 
@@ -145,7 +143,8 @@ class _Commit(beam.DoFn):
         self._bytes = 0
         self._flushed = time.monotonic()
 
-    def process(self, row: Any) -> Iterator[Fragment]:
+    def process(self, row: Any, window: Any = beam.DoFn.WindowParam) -> Iterator[Fragment]:
+        self._window = window
         outcome = self._outcome(row)
         self._waiting.append(outcome)
         self._bytes += len(outcome.data or b"")
@@ -157,8 +156,8 @@ class _Commit(beam.DoFn):
             yield from self._flush()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for fragment in self._flush():
-            yield in_global_window(fragment)
+        for fragment in self._flush():  # none where there was no row, and so no window
+            yield WindowedValue(fragment, self._window.max_timestamp(), (self._window,))
 
     def _flush(self) -> Iterator[Fragment]:
         shards: defaultdict[int, list[Outcome]] = defaultdict(list)
@@ -178,11 +177,8 @@ class _Commit(beam.DoFn):
                 ) from error
 
     def _write_rows(self, shard: int, rows: list[ManifestRow]) -> Fragment:
-        # Later fragments of one shard supersede earlier ones; time and number in the name put them in order.
         self._written += 1
-        moment = f"{time.time_ns():020d}-{self._written:06d}"
-        name = f"{shard:05d}-{self._attempt}-{moment}-{uuid.uuid4().hex[:8]}.jsonl"
-        path = files.join(self._folder.rows, name)
+        path = self._folder.row_file(shard, self._attempt, self._written)
         self._folder.write(path, manifest.to_lines(rows))
         return Fragment(shard, path)
 

@@ -106,16 +106,29 @@ def list_images(pattern: str, exclude: Optional[str] = None) -> Iterator[Union[I
     """
     root = input_root(pattern)
     found = sorted(find_images(pattern, exclude), key=lambda file: _slashes(file.path))
-    names = naming.plan([_key(file.path, root) for file in found])
-    for index, (file, (key, steps_aside, may_rename)) in enumerate(zip(found, names)):
-        shard = index // SHARD_SIZE
-        try:
-            naming.check_key(key)
-        except ImageError as error:
-            readable = key.encode("utf-8", "backslashreplace").decode()
-            yield LocatedFailure(readable, file.size, shard, None, "ListImages", error.reason, error.message)
-        else:
-            yield ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
+    names = naming.plan([key_of(file.path, root) for file in found])
+    for index, (file, name) in enumerate(zip(found, names)):
+        yield image_file(file, name, "ListImages", index // SHARD_SIZE)
+
+
+def image_file(
+    file: files.FoundFile, name: naming.Plan, stage: str, shard: int = 0
+) -> Union[ImageFile, LocatedFailure]:
+    """The row of a file that was found; a failure where its name cannot be a key.
+
+    Args:
+      file: where it is.
+      name: its key, and what its result may be called.
+      stage: the transform that found it.
+      shard: part of the manifest.
+    """
+    key, steps_aside, may_rename = name
+    try:
+        naming.check_key(key)
+    except ImageError as error:
+        readable = key.encode("utf-8", "backslashreplace").decode()
+        return LocatedFailure(readable, file.size, shard, None, stage, error.reason, error.message)
+    return ImageFile(key, file.path, file.size, file.modified, steps_aside, may_rename, shard)
 
 
 @dataclasses.dataclass
@@ -193,7 +206,8 @@ def find_images(pattern: str, exclude: Optional[str] = None) -> Iterator[files.F
         raise AdaCompressError(f"cannot list the input {pattern}: {error.strerror or error}") from error
 
 
-def _key(path: str, root: str) -> str:
+def key_of(path: str, root: str) -> str:
+    """The key of a file below a folder."""
     return _slashes(path)[len(files.join(root, "")) :]
 
 
