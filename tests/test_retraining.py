@@ -132,6 +132,11 @@ def test_without_exploring_it_says_what_it_does_not_know(keras, incumbent):
             r"the scores are of several backends \(baidu, litert:one.tflite\): give those of one",
         ),
         ([], Retraining(), "0 of the 0 scores that can be used"),
+        (
+            [score(f"a {index}", features=[]) for index in range(200)],
+            Retraining(),
+            "200 have no features that this policy looks at: score with the policy that chose",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_said(incumbent, rows, how, message):

@@ -32,7 +32,7 @@ from beam_adacompress.policy.artefact import Baseline, PolicyArtefact
 from beam_adacompress.policy.calibration import Calibration, Promise, p_value
 from beam_adacompress.policy.dqn import DQNAgent
 from beam_adacompress.policy.learned import AgreementAgent
-from beam_adacompress.policy.logged import LoggedScores, logged
+from beam_adacompress.policy.logged import NOT_SEEN, LoggedScores, logged
 from beam_adacompress.policy.offpolicy import Estimate, doubly_robust, self_normalised
 from beam_adacompress.policy.outcomes import Logged
 from beam_adacompress.records import Score
@@ -208,9 +208,11 @@ def _obstacle(rows: LoggedScores, how: Retraining) -> Optional[str]:
         return f"the scores are of several backends ({', '.join(sorted(names))}): give those of one"
     if (count := len(rows.learnable())) < how.least:
         why = f"; {rows.said()}" if rows.left_out else ""
+        unseen = rows.left_out[NOT_SEEN] > len(rows)
+        advice = "score with the policy that chose (policy, or --policy)" if unseen else "score more images"
         return (
             f"{count} of the {len(rows)} scores that can be used are of images that were encoded again, and "
-            f"{how.least} are needed{why}: score more images"
+            f"{how.least} are needed{why}: {advice}"
         )
     return None
 
