@@ -67,7 +67,13 @@ class WeightedSums:
         if not self.n:
             return None
         mean = self.wx / self.w
-        n = self.w * self.w / self.ww
-        centre = (mean + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        half = Z95 / (1 + Z95**2 / n) * math.sqrt(mean * (1 - mean) / n + Z95**2 / (4 * n * n))
-        return Interval(mean, max(0.0, centre - half), min(1.0, centre + half))
+        return Interval(mean, *wilson(mean, self.w * self.w / self.ww, Z95))
+
+
+def wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of n values, at z standard errors; 0..1 for none."""
+    if n <= 0:
+        return 0.0, 1.0
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)

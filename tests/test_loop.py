@@ -134,6 +134,9 @@ def test_a_version_that_leaves_all_images_alone_has_to_be_replaced_too():
     loop.told(estimate("inference", "v2"))
     loop.serves("v2", leaves_all=True)
     assert (loop.advice, loop.wanted) == (Advice("retrain", 1.0, 0.5, "v2"), 3)
+    loop.kept()
+    assert (loop.advice, loop.wanted) == (Advice("estimate", 0.2, 0.5, "v2"), 6)
+    assert Loop.restored(loop.state(), PACE).advice == loop.advice
     loop.serves("v3")
     assert (loop.alarm, loop.wanted) == (None, 3)
 

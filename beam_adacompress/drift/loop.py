@@ -78,6 +78,7 @@ class Loop:
         self._version = version
         self._asking: dict[str, tuple[str, float]] = {}  # state and rate, by the key of who asks for more than usual
         self._alarm = False
+        self._leaves_all = False
         self._tries = 0  # that came to nothing better
         self._gathered: set[str] = set()  # images, since the alarm or the last such try
 
@@ -103,8 +104,11 @@ class Loop:
             return None
         if self._alarm and not self._tries:
             return Advice(RETRAIN, self._pace.rates.retrain, self._pace.explore, self._version)
-        if self._alarm:  # they need not come so fast any more; and images that explore without a score are a loss
-            return Advice(ESTIMATE, self._pace.rates.estimate, self._pace.usual_explore, self._version)
+        if self._alarm:
+            # They need not come so fast any more. Images that explore without a score are a loss, but where all others
+            # are left as they are, nothing would be learned without.
+            explore = self._pace.explore if self._leaves_all else self._pace.usual_explore
+            return Advice(ESTIMATE, self._pace.rates.estimate, explore, self._version)
         usual = (INFERENCE, self._pace.rates.inference)
         states, rates = zip(usual, *self._asking.values())
         return Advice(
@@ -137,7 +141,7 @@ class Loop:
         """
         if version != self._version:
             self._begin(version)
-            self._alarm = leaves_all
+            self._alarm = self._leaves_all = leaves_all
 
     def kept(self) -> None:
         """Training came to nothing better: it is tried again with twice as many scores."""
@@ -149,6 +153,7 @@ class Loop:
             "version": self._version,
             "asking": {key: list(asked) for key, asked in self._asking.items()},
             "alarm": self._alarm,
+            "leaves_all": self._leaves_all,
             "tries": self._tries,
             "gathered": sorted(self._gathered),
         }
@@ -164,6 +169,7 @@ class Loop:
         loop._version = state["version"]
         loop._asking = {key: (str(asked), float(rate)) for key, (asked, rate) in state["asking"].items()}
         loop._alarm = bool(state["alarm"])
+        loop._leaves_all = bool(state["leaves_all"])
         loop._tries = int(state["tries"])
         loop._gathered = set(state["gathered"])
         return loop

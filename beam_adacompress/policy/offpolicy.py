@@ -29,7 +29,7 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_adacompress.estimates import Z95, Interval
+from beam_adacompress.estimates import Z95, Interval, wilson
 
 Floats = NDArray[np.float64]
 
@@ -119,12 +119,12 @@ class Estimate:
 
         It has a width even where nothing disagreed, and stays within 0..1.
         """
-        low, high = _wilson(self._share, self.effective, Z95)
+        low, high = wilson(self._share, self.effective, Z95)
         return Interval(self._share, low, high)
 
     def share_bound(self, confidence: float) -> float:
         """For outcomes of 0 and 1: what the mean is at least, with a confidence; one-sided, 0..1."""
-        return _wilson(self._share, self.effective, NormalDist().inv_cdf(confidence))[0]
+        return wilson(self._share, self.effective, NormalDist().inv_cdf(confidence))[0]
 
 
 def weights(taken: Taken, target: Floats, most: float = MOST) -> Floats:
@@ -209,12 +209,3 @@ def doubly_robust(
 def _kish(weight: Floats) -> float:
     """Effective sample size of weighted rows: (sum w)^2 / sum w^2."""
     return float(weight.sum() ** 2 / np.square(weight).sum())
-
-
-def _wilson(share: float, rows: float, z: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of so many rows, at z standard errors; 0..1 for no rows."""
-    if rows <= 0:
-        return 0.0, 1.0
-    centre = (share + z * z / (2 * rows)) / (1 + z * z / rows)
-    half = z / (1 + z * z / rows) * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    return max(0.0, centre - half), min(1.0, centre + half)
