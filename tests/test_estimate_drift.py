@@ -183,7 +183,7 @@ def test_a_policy_gives_the_level_and_its_own_scores_count(tmp_path, caplog):
     folder = saved(tmp_path)
     _, version = artefact.load(folder)
     rows = [*scores_of("fixed-35", 0, 30, agreement=0), *scores_of(version, 30, 3), *scores_of("other", 40, 1)]
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "beam_adacompress.transforms.drift"):
         batch(rows, EstimateDrift(policy=folder), [(version, 3, 0.97, 0.0)], versions)
     assert f"scores of the policy fixed-35 are not counted: {folder} has none to watch" in caplog.text
     batch(rows[:30], EstimateDrift(policy=folder), [])

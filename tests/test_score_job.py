@@ -184,7 +184,7 @@ def test_limits_hold_over_all_workers(tmp_path, compress, vision):
     times = sorted(request.time for request in vision.server.requests)
     assert times[-1] - times[0] >= 0.45
     images = summary_of(tmp_path / "score")["images"]
-    assert images["scored"] + images["failed"] == 40
+    assert images.get("scored", 0) + images["failed"] == 40  # on a slow machine all calls may go for references
     assert summary_of(tmp_path / "score")["failures"] == {"budget-spent": images["failed"]}
 
 

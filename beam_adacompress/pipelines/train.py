@@ -135,7 +135,8 @@ def _said_of_images(images: int, trials: Sequence[Trial], trained: Trained) -> s
     different = len({trial.sha256 for trial in trials if trial.parent is None})
     unanswered = different - trained.parts.images
     left_out = f", {unanswered} of them without all answers and left out" if unanswered else ""
-    copies = f", and {trained.copies} copies of those that train" if trained.copies else ""
+    count = trained.artefact.data["copies"]
+    copies = f", and {count} copies of those that train" if count else ""
     return f"{images} images, {different} different ones{left_out}: {trained.parts.said()}{copies}"
 
 

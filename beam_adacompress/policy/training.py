@@ -101,7 +101,6 @@ class Trained(NamedTuple):
 
     artefact: PolicyArtefact
     parts: Parts
-    copies: int  # of images that train, which trained, too
 
 
 class _Taught(NamedTuple):
@@ -176,8 +175,7 @@ def train(
     parts = parts_of(trials, columns, how.top, how.seed)
     copies = copies_of(trials, columns, how.top, how.seed)
     backends = {(trial.backend, trial.backend_version) for trial in trials}
-    artefact = policy_of(parts, space, sight, backends, encoder, how, copies)
-    return Trained(artefact, parts, 0 if copies is None else len(copies.keys))
+    return Trained(policy_of(parts, space, sight, backends, encoder, how, copies), parts)
 
 
 def policy_of(
