@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from beam_adacompress.pipelines import local_worker
+from beam_adacompress.pipelines import local, local_worker
 
 
 class Ended(BaseException):
@@ -39,3 +41,19 @@ def test_a_worker_ends_at_once_when_there_is_no_more_work(endings, monkeypatch):
     with pytest.raises(Ended, match="0"):
         local_worker.main()
     assert worked == [sys.argv]
+
+
+def test_the_stages_of_a_job_that_never_ends_may_warn(monkeypatch):
+    logger = logging.getLogger("beam_adacompress.transforms")
+    monkeypatch.setenv(local.QUIET_VARIABLE, "")
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    before, of_beam = logger.level, logging.getLogger("apache_beam").level
+    try:
+        local.quiet_logs()
+        assert not logger.isEnabledFor(logging.WARNING)
+        local.show_warnings()
+        assert logger.isEnabledFor(logging.WARNING)
+        assert not logging.getLogger("apache_beam").isEnabledFor(logging.ERROR)
+    finally:
+        logger.setLevel(before)
+        logging.getLogger("apache_beam").setLevel(of_beam)

@@ -97,6 +97,12 @@ def quiet_logs() -> None:
     threading.excepthook = lambda failure: _LOGGER.debug("a thread failed", exc_info=failure.exc_value)
 
 
+def show_warnings() -> None:
+    """Lets our own stages warn: a job that never ends has no other way to say what goes wrong."""
+    logger = logging.getLogger("beam_adacompress.transforms")
+    logger.setLevel(min(logger.getEffectiveLevel(), logging.WARNING))
+
+
 def show_logs() -> None:
     """Shows all that Beam and its workers have to say."""
     os.environ.pop(QUIET_VARIABLE, None)

@@ -147,6 +147,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     job = job.settled()
     for line in _remarks(job, chosen.streams):
         print(line, file=sys.stderr)
+    local.show_warnings()
     job.folder.prepare({}, versions(), job.overwrite)
     pipeline = beam.Pipeline(chosen.runner, options)
     serve(pipeline, job, uuid.uuid4().hex, chosen.streams)
