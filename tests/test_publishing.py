@@ -370,14 +370,14 @@ def test_the_policy_that_comes_with_the_package_is_published(root):
 
 def test_on_a_filesystem_without_conditional_writes(monkeypatch):
     monkeypatch.setattr(MemoryFileSystem, "content", {})
-    root = "memory://place/root"
+    root = "memory://place/policies"
     seen = published(root, 2)
     assert seen[:2] == (VERSIONS[1], VERSIONS[0])
     publish(root, made(2), seen)
     with pytest.raises(LostRaceError):
         publish(root, made(3), seen)
     assert rollback(root) == VERSIONS[1]
-    assert resolve(root) == f"memory://place/root/versions/{VERSIONS[1]}"
+    assert resolve(root) == f"memory://place/policies/versions/{VERSIONS[1]}"
     rows = publishing.versions(root)
     assert [(row.version, row.published) for row in rows] == [(name, None) for name in sorted(VERSIONS[:3])[::-1]]
     assert not [name for name in MemoryFileSystem.content if "_adacompress" in name]
