@@ -26,7 +26,7 @@ from beam_adacompress.policy import artefact
 from beam_adacompress.policy.calibration import Calibration
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.transforms import publishing
-from beam_adacompress.transforms.drift import is_windowed
+from beam_adacompress.transforms.drift import is_bounded
 
 
 def estimates(p, scores, drift, kind=Score):
@@ -159,9 +159,8 @@ def test_batches_in_windows_stay_in_them():
     with TestPipeline(runner="FnApiRunner") as p:
         stamped = p | beam.Create([TimestampedValue(score(str(at), 1, 0.0), at) for at in (1, 2, 11)])
         windows = stamped | beam.Map(lambda row: row).with_output_types(Score) | beam.WindowInto(FixedWindows(10))
+        assert is_bounded(windows)
         found = windows | EstimateDrift(level=0.9)
-        assert is_windowed(windows)
-        assert not is_windowed(stamped)
         brief = beam.Map(lambda row, at=beam.DoFn.TimestampParam: (int(row.start), row.n, row.total, round(float(at))))
         assert_that(found | brief, equal_to([(0, 2, 2, 10), (10, 1, 3, 20)]))
 
@@ -230,7 +229,7 @@ def streaming(steps, drift, expected, lateness=0, windows=None):
     with TestPipeline(runner=BundleBasedDirectRunner(), options=options) as p:
         arriving = p | stream.advance_watermark_to_infinity()
         typed = arriving | beam.Map(lambda row: row).with_output_types(Score)
-        assert is_windowed(typed)
+        assert not is_bounded(typed)
         if drift.window is None:
             typed = typed | (windows or beam.WindowInto(FixedWindows(10), allowed_lateness=lateness))
         found = typed | drift

@@ -163,12 +163,12 @@ def test_a_publisher_that_is_stopped_midway_changes_nothing(root, monkeypatch, n
     assert files.read(f"{resolve(root)}/more") == b"more"
 
 
-def test_a_reader_always_finds_a_whole_policy(root):
-    published(root, 1)
+def seen_while_publishing(root, count):
+    """The versions that a reader loads while another publishes so many."""
     done = threading.Event()
 
     def go_on():
-        for index in range(1, 30):
+        for index in range(1, count):
             publish(root, made(index), latest(root))
         done.set()
 
@@ -178,7 +178,12 @@ def test_a_reader_always_finds_a_whole_policy(root):
         while not (done.is_set() or publisher.done()):
             found.add(artefact.load(resolve(root), files.read)[1])
         publisher.result()
-    assert len(found) > 1
+    return found
+
+
+def test_a_reader_always_finds_a_whole_policy(root):
+    published(root, 1)
+    assert len(seen_while_publishing(root, 30)) > 1
 
 
 def test_a_folder_that_holds_something_else_is_refused(root):

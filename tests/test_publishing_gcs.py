@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import gc
 import json
-import threading
 import time
 
 import pytest
 from gcs import emulated
 from loopback import Reply
-from test_publishing import VERSIONS, at_once, made, published
+from test_publishing import VERSIONS, at_once, made, published, seen_while_publishing
 
 from beam_adacompress.drift.loop import Advice
 from beam_adacompress.errors import AdaCompressError
@@ -158,20 +156,7 @@ def test_an_object_that_never_holds_still(root, bucket, store):
 
 def test_a_reader_always_finds_a_whole_policy(root):
     published(root, 1)
-    done = threading.Event()
-
-    def go_on():
-        for index in range(1, 8):
-            publish(root, made(index), latest(root))
-        done.set()
-
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        publisher = thread.submit(go_on)
-        found = set()
-        while not (done.is_set() or publisher.done()):
-            found.add(artefact.load(resolve(root), files.read)[1])
-        publisher.result()
-    assert len(found) > 1
+    assert len(seen_while_publishing(root, 8)) > 1
 
 
 def test_a_bucket_that_is_not_there(store, capsys):

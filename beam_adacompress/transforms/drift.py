@@ -176,11 +176,6 @@ def is_bounded(pcoll: beam.PCollection[Any]) -> bool:
     return bool(pcoll.is_bounded) and not pcoll.pipeline.options.view_as(StandardOptions).streaming
 
 
-def is_windowed(pcoll: beam.PCollection[Any]) -> bool:
-    """Whether rows come window by window, instead of all at the end."""
-    return not is_bounded(pcoll) or not isinstance(pcoll.windowing.windowfn, GlobalWindows)
-
-
 def _check_windows(windowing: Any, bounded: bool) -> None:
     kind = windowing.windowfn
     if not isinstance(kind, (GlobalWindows, FixedWindows)):
