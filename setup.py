@@ -27,6 +27,7 @@ TEST = [
     *DRIFT,
     *YAML,
     "build>=1.2",
+    "datasets>=3",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     "moto>=5",
@@ -36,6 +37,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "webdataset>=0.2",
 ]
 
 setup(
@@ -48,12 +50,16 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["beam_adacompress", "beam_adacompress.*"]),
-    package_data={"beam_adacompress": ["py.typed", "templates/*.html", "jpeg/families/*.json", "policy/default/*"]},
+    package_data={
+        "beam_adacompress": ["py.typed", "*.yaml", "templates/*.html", "jpeg/families/*.json", "policy/default/*"]
+    },
     install_requires=[
         "apache-beam>=2.77,<3",
+        "google-crc32c>=1.5",
         "jinja2>=3.1",
         "numpy>=1.26",
         "pillow>=11.2",
+        "protobuf>=4.23",
         "pyarrow>=14",
         "simplejpeg>=1.8",
         "tqdm>=4.66",

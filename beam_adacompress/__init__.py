@@ -20,6 +20,8 @@ from beam_adacompress.transforms import ChooseQuality as ChooseQuality
 from beam_adacompress.transforms import CompressJPEG as CompressJPEG
 from beam_adacompress.transforms import DecodeDCT as DecodeDCT
 from beam_adacompress.transforms import EstimateDrift as EstimateDrift
+from beam_adacompress.transforms import ReadImages as ReadImages
 from beam_adacompress.transforms import RetrainAgent as RetrainAgent
 from beam_adacompress.transforms import ScoreWithBackend as ScoreWithBackend
+from beam_adacompress.transforms import WriteImages as WriteImages
 from beam_adacompress.version import __version__ as __version__

@@ -13,7 +13,8 @@ class ImageError(Exception):
     Attributes:
       reason: a short word from a closed set, fit for counting: `empty`, `not-an-image`, `truncated`,
         `corrupt`, `too-many-pixels`, `too-many-bytes`, `encode-failed`, `unreadable`, `bad-key`, `write-failed`,
-        `changed`, `not-a-jpeg`, `unsupported-jpeg`, `high-bit-depth`, `bad-message`.
+        `changed`, `not-a-jpeg`, `unsupported-jpeg`, `high-bit-depth`, `bad-message`; of shards and their records
+        `corrupt-shard`, `unsupported-shard`, `no-such-field`, `no-image`.
       message: one sentence for a person.
     """
 

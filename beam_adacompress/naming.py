@@ -13,7 +13,7 @@ SUFFIX = ".jpg"
 _LONGEST_NAME = 255  # bytes, on nearly every filesystem
 
 # Of images.
-_EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm")
+EXTENSIONS = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".ppm")
 
 
 def check_key(key: str) -> str:
@@ -82,7 +82,7 @@ def alone(key: str) -> Plan:
 
 
 def _is_image(key: str) -> bool:
-    return key.lower().endswith(_EXTENSIONS)
+    return key.lower().endswith(EXTENSIONS)
 
 
 def _has_room(key: str) -> bool:

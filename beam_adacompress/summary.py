@@ -1,7 +1,7 @@
 """What a run came to: a mergeable accumulator over manifest rows, and the summary made of it.
 
-Its size is bounded whatever the number of images: counts, a histogram of the size ratio in steps of a
-thousandth, and a few examples of each kind.
+Its size does not grow with the images, but for one number for each part of the manifest: counts, a histogram of the
+size ratio in steps of a thousandth, and a few examples of each kind.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class RunStats:
     bytes_out: int = 0
     bytes_failed: int = 0  # input bytes of failed images, where known
     seconds: float = 0.0  # decoding and encoding, summed over images
+    parts: set[int] = dataclasses.field(default_factory=set)  # of the manifest, those that hold the rows
     examples: dict[str, list[Example]] = dataclasses.field(default_factory=lambda: {kind: [] for kind in EXAMPLES})
 
     def add(self, row: ManifestRow) -> None:
@@ -78,6 +79,7 @@ class RunStats:
         self.bytes_out += other.bytes_out
         self.bytes_failed += other.bytes_failed
         self.seconds += other.seconds
+        self.parts |= other.parts
         for kind, examples in other.examples.items():
             self.examples[kind] = heapq.nsmallest(EXAMPLES[kind], self.examples[kind] + examples)
 
@@ -99,9 +101,9 @@ class RunStats:
             self.examples[kind] = heapq.nsmallest(EXAMPLES[kind], [*examples, (rank, row.key, row)])
 
 
-def collect(rows: Iterable[ManifestRow], seed: int = 0) -> RunStats:
-    """Counts rows, e.g. of one part of a manifest."""
-    stats = RunStats(seed)
+def collect(rows: Iterable[ManifestRow], seed: int = 0, part: int = 0) -> RunStats:
+    """Counts the rows of one part of a manifest."""
+    stats = RunStats(seed, parts={part})
     for row in rows:
         stats.add(row)
     return stats

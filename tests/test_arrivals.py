@@ -33,7 +33,7 @@ from beam_adacompress.transforms.arrivals import (
 )
 from beam_adacompress.transforms.outputs import ImagesAndFailures
 from beam_adacompress.transforms.serve_sinks import ServeFolder
-from beam_adacompress.transforms.sources import ImageFile, LocatedFailure, ReadImages
+from beam_adacompress.transforms.sources import ImageFile, LocatedFailure, ReadFiles
 
 LEFT: list[tuple[ImageFile | LocatedFailure, float]] = []  # rows and timestamps, of the pipeline that ran last
 
@@ -167,7 +167,7 @@ def test_notifications_of_a_bucket(tmp_path):
     with emulated(tmp_path) as bucket, TestPipeline(runner="FnApiRunner") as p:
         bucket.blob("in/1.jpg").upload_from_string(b"the image")
         messages = p | beam.Create([PubsubMessage(b"{}", each, message_id="1") for each in notes])
-        images, failures = (messages | LocateImages("gs://photos/out")).images | ReadImages()
+        images, failures = (messages | LocateImages("gs://photos/out")).images | ReadFiles()
         read = images | beam.Map(lambda row: (row.key, row.data))
         assert_that(read, equal_to([("photos/in/1.jpg", b"the image")]), "read")
         failed = failures | beam.Map(lambda row: (row.key, row.reason))

@@ -343,7 +343,6 @@ def test_only_what_is_new_is_done(corpus, compress, tmp_path):
 
 def test_parts_of_the_manifest_follow_the_input(corpus, compress, tmp_path, monkeypatch):
     monkeypatch.setattr("beam_adacompress.transforms.sources.SHARD_SIZE", 2)
-    monkeypatch.setattr("beam_adacompress.transforms.sinks.SHARD_SIZE", 2)
     assert compress(corpus) == 0
     parts = sorted((tmp_path / "out" / "manifest").iterdir())
     assert [part.name for part in parts] == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]

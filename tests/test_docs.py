@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import apache_beam as beam
 import pytest
+import shards
 from conftest import encoded, picture
 from loopback import json_reply, serving
 from PIL import Image
@@ -38,6 +40,16 @@ def test_a_policy_in_a_pipeline(tmp_path, monkeypatch, capsys):
     assert (key, status) == ("a.jpg", "compressed")
     assert tables in LEARNABLE
     assert int(quality) in LADDER
+
+
+def test_formats_in_a_pipeline(tmp_path, monkeypatch):
+    (code,) = re.findall("```python\n(.*?)```", (DOCS / "formats.md").read_text(), re.DOTALL)
+    kind = shards.KINDS[0]
+    shards.make(kind, tmp_path / "b" / "train-0.tfrecord", {"a.jpg": encoded(picture(320, 240))})
+    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
+    exec(code.replace("gs://", f"{tmp_path}/"), {})
+    ((label, data),) = shards.read(kind, tmp_path / "b" / "small" / "images" / "train-0.tfrecord")
+    assert (label, Image.open(io.BytesIO(data)).size) == ("a.jpg", (320, 240))
 
 
 def test_the_pipeline(tmp_path, monkeypatch, capsys):

@@ -104,12 +104,14 @@ def test_the_public_api():
         "ImageFailure",
         "Label",
         "Query",
+        "ReadImages",
         "RetrainAgent",
         "Retrained",
         "Score",
         "ScoreWithBackend",
         "Terms",
         "Usage",
+        "WriteImages",
     }
 
 

@@ -1,17 +1,16 @@
 """`adacompress compress`: shrink a folder or bucket of images.
 
-ListImages ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ MergeManifest
-                        │                └──────────────┴───── failures ────────▶┘
-                        └ (continued runs) SkipFinished ─▶ finished rows ────────▶┘                 └▶ FinishRun
-                                                                       (--score-with) adacompress score ◀┘
-                                           (--retrain-on-drift) EstimateDrift ─▶ RetrainAgent ◀── scores ─┘
+names ─▶ shuffle ─▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─▶ CommitRows ─▶ manifest, shards ─▶ FinishRun
+            │            └──────────────┴───── failures ────────▶┘                                       │
+            └ (continued runs) rows of what is finished ────────▶┘                                       │
+                                                                (--score-with) adacompress score ◀───────┘
+                                    (--retrain-on-drift) EstimateDrift ─▶ RetrainAgent ◀── scores ─┘
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import sys
 import time
@@ -45,14 +44,7 @@ from beam_adacompress.pipelines.score_job import ScoringOptions, job_of
 from beam_adacompress.policy.policies import DEFAULT, Policy
 from beam_adacompress.policy.training import require_keras
 from beam_adacompress.transforms import files, publishing, sinks
-from beam_adacompress.transforms.runs import RunFolder, SkipFinished
-from beam_adacompress.transforms.sources import (
-    ListImages,
-    ReadImages,
-    SpreadImages,
-    find_images,
-    input_root,
-)
+from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import versions
 
 
@@ -71,28 +63,19 @@ def compress(
     Returns:
       The path of the summary, when it is written.
     """
-    folder = RunFolder(job.output)
-    listed = pipeline | "ListImages" >> ListImages(job.input, exclude=job.output)
-    fragments = []
-    if resume:
-        todo, finished = listed.images | "SkipFinished" >> SkipFinished(folder)
-        fragments.append(finished | "CommitFinished" >> sinks.CommitRows(folder, attempt, sinks.finished_outcome))
-    else:
-        todo = listed.images | "SpreadImages" >> SpreadImages()
-    read = todo | "ReadImages" >> ReadImages(job.max_bytes)
+    corpus = job.corpus
+    folder = corpus.folder(job.output)
+    read = pipeline | "ReadImages" >> corpus.reading(job.output, folder, attempt, resume)
     chosen = read.images | "ChooseQuality" >> job.choose_quality()
     compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
-    fragments.append(compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome))
-    for stage, failures in (("List", listed), ("Read", read), ("Choose", chosen), ("Compress", compressed)):
-        fragments.append(
-            failures.failures | f"Commit{stage}Failures" >> sinks.CommitRows(folder, attempt, sinks.failed_outcome)
-        )
-    return (
-        fragments
-        | "Rows" >> beam.Flatten()
-        | "MergeManifest" >> sinks.MergeManifest(folder, job.seed)
-        | "FinishRun" >> sinks.FinishRun(folder, input_root(job.input), job.options(), versions(), started)
-    )
+    images = corpus.commit(folder, attempt, sinks.compressed_outcome)
+    fragments = [*read.fragments, compressed.images | "CommitImages" >> images]
+    for stage, failures in (("Read", read), ("Choose", chosen), ("Compress", compressed)):
+        commit = corpus.commit(folder, attempt, sinks.failed_outcome)
+        fragments.append(failures.failures | f"Commit{stage}Failures" >> commit)
+    rows = fragments | "Rows" >> beam.Flatten()
+    stats = corpus.merge(rows, read.shards, folder, job.seed)
+    return stats | "FinishRun" >> corpus.finish(folder, job.options(), versions(), started)
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
@@ -166,7 +149,7 @@ def execute(
         if is_local:
             require_keras()
     total = _count_images(job, up_to=None if is_local else 1)
-    folder = RunFolder(job.output)
+    folder = job.corpus.folder(job.output)
     resume = folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
     relearning = files.join(folder.work, f"relearn-{attempt}")
@@ -196,16 +179,16 @@ def execute(
     return 0
 
 
-def _count_images(job: CompressJob, up_to: Optional[int]) -> int:
-    """Counts the images of the input; all of them, or only as many as asked for."""
+def _count_images(job: CompressJob, up_to: Optional[int]) -> Optional[int]:
+    """Counts the images of the input, or only as many as asked for; None where it is shards, which hold many."""
     if files.join(job.input, "").startswith(files.join(job.output, "")):
         raise UsageError(f"the input {job.input} lies in the output {job.output}: choose another --output")
-    count = sum(1 for _ in itertools.islice(find_images(job.input, exclude=job.output), up_to))
+    count = job.corpus.count(job.output, 1 if job.corpus.is_sharded else up_to)
     if not count:
         raise AdaCompressError(
             f"no images found in {job.input}: give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"
         )
-    return count
+    return None if job.corpus.is_sharded else count
 
 
 def _conclude(folder: RunFolder, policy: Optional[Policy], verified: bool) -> None:

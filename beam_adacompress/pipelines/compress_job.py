@@ -11,6 +11,7 @@ from typing import Any, Optional
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import jpeg
+from beam_adacompress.formats import FORMATS
 from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.metadata import POLICIES
 from beam_adacompress.pipelines.asking import Asking
@@ -22,8 +23,9 @@ from beam_adacompress.transforms import files
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.connection import limits_of
+from beam_adacompress.transforms.corpus import Corpus
 from beam_adacompress.transforms.runs import RunFolder
-from beam_adacompress.transforms.sources import MAX_BYTES, ReadImages, input_root
+from beam_adacompress.transforms.sources import MAX_BYTES
 
 _OF_POLICIES = ("policy", "agreement", "confidence", "explore")
 
@@ -33,11 +35,10 @@ class CompressJob:
     """One compress run; the fields are the options of `adacompress compress`.
 
     Args:
-      input: a folder or prefix (everything below it), a glob, or one file, on any filesystem that Beam knows.
+      input, format, image_field, max_bytes: as for Corpus.
       output: the run's folder.
       policy, agreement, confidence, explore, quality, tables: as for ChooseQuality.
       subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten: as for CompressJPEG.
-      max_bytes: as for ReadImages.
       overwrite: discard what an earlier run left in the output.
       max_failures: the largest share of failed images with which the job still succeeds; None for any.
       seed: of the images that the report shows.
@@ -73,12 +74,14 @@ class CompressJob:
     agreement: Optional[float] = None
     confidence: Optional[float] = None
     explore: float = 0.0
+    format: Optional[str] = None
+    image_field: Optional[str] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "verify", tuple(self.verify or ()))  # an option that is not given is None
         self.choose_quality()
         self.compress_jpeg()
-        ReadImages(self.max_bytes)
+        self.corpus  # noqa: B018 (it checks its own fields)
         check_shared(self.max_failures, self.seed)
         if self.score_with is not None:
             self.score_job()
@@ -112,6 +115,11 @@ class CompressJob:
         decider = self.choose_quality().decider()
         return decider.load(files.read) if isinstance(decider, Serving) else None
 
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        """What is compressed."""
+        return Corpus(self.input, self.format, self.image_field, self.max_bytes)
+
     @property
     def cache(self) -> str:
         return self.scoring.folder(self.output)
@@ -132,9 +140,10 @@ class CompressJob:
         Raises:
           AdaCompressError: the policy cannot be loaded.
         """
-        left_out = ["output", "overwrite", "max_failures", "score_with", "scoring"]
+        left_out = ["output", "overwrite", "max_failures", "score_with", "scoring", "format", "image_field"]
         decider = self.choose_quality().decider()
         own = {name: value for name, value in dataclasses.asdict(self).items() if name not in left_out}
+        own |= self.corpus.options()
         if isinstance(decider, FixedPolicy):  # as the runs of earlier releases have it
             own = {name: value for name, value in own.items() if name not in _OF_POLICIES}
             own |= {"quality": decider.quality, "tables": decider.tables}
@@ -153,7 +162,6 @@ class CompressJob:
             input=self.output,
             output=files.join(self.output, "score"),
             backend=self.score_with,
-            originals=input_root(self.input),
             overwrite=True,
             max_failures=self.max_failures,
             policy=decider.policy if isinstance(decider, Serving) else None,
@@ -212,6 +220,18 @@ class CompressOptions(PipelineOptions):
             type=int,
             default=jpeg.Settings.max_pixels,
             help="larger images (width x height) are reported as failed",
+        )
+        add(
+            "--format",
+            choices=FORMATS,
+            help="of the input: files of one image each; shards of many, tfrecord (tf.train.Example), parquet or "
+            "webdataset (tar); or list, a CSV or Parquet file with URIs; by default as its name ends, else files",
+        )
+        add(
+            "--image-field",
+            metavar="NAME",
+            help="where the image, or its URI, is: the feature of an Example (default image/encoded), the column of a "
+            "Parquet file or a list, the extensions in a tar ('jpg;png'); by default the one that is there",
         )
         add("--max-bytes", type=int, default=MAX_BYTES, help="larger files are reported as failed")
         add(

@@ -6,11 +6,11 @@ import dataclasses
 from typing import NamedTuple
 
 from beam_adacompress import backends, report, sampling
-from beam_adacompress.pipelines.score_job import ScoreJob, originals_of
+from beam_adacompress.pipelines.score_job import ScoreJob, corpus_of_run
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.pairs import choice_of, manifest_parts, stored_image
 from beam_adacompress.transforms.replies import ReplyCache
-from beam_adacompress.transforms.runs import RunFolder, read_rows
+from beam_adacompress.transforms.runs import read_rows
 
 
 class Plan(NamedTuple):
@@ -30,7 +30,8 @@ def plan(job: ScoreJob) -> Plan:
     Raises:
       AdaCompressError: the run, or a local backend's model, cannot be read.
     """
-    folder, root = RunFolder(job.input), originals_of(job)
+    corpus = corpus_of_run(job)
+    folder, root = corpus.folder(job.input), job.originals or corpus.root
     backend = backends.backend(job.backend)
     if backend.terms_need_open:
         backend.open(files.read)

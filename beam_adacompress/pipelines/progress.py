@@ -55,10 +55,10 @@ class Compressing(Watched):
     Args:
       folder: of the run.
       attempt: identifier of this execution, in the names of the files that it writes.
-      total: images of the input.
+      total: images of the input; None where that is not known.
     """
 
-    def __init__(self, folder: RunFolder, attempt: str, total: int) -> None:
+    def __init__(self, folder: RunFolder, attempt: str, total: Optional[int]) -> None:
         super().__init__(folder)
         self.total = total
         self._attempt = attempt
@@ -67,7 +67,7 @@ class Compressing(Watched):
 
     def look(self) -> None:
         for found in files.listing(self.folder.rows):
-            if f"-{self._attempt}-" in found.path and found.path not in self._seen:
+            if found.path not in self._seen and found.path.endswith(".jsonl") and f"-{self._attempt}-" in found.path:
                 self._seen.add(found.path)
                 for row in read_rows(found.path):
                     self._stats.add(row)

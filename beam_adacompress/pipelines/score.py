@@ -30,8 +30,8 @@ from beam_adacompress.pipelines.score_job import (
     ScoreJob,
     ScoreOptions,
     ScoringOptions,
+    corpus_of_run,
     job_of,
-    originals_of,
     policy_of_run,
 )
 from beam_adacompress.transforms import files
@@ -57,8 +57,10 @@ def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: 
       started: when the job began, in seconds since the epoch.
       watched: whether to write what `progress.Scoring` reads, on this machine's disk.
     """
-    sampled = ready | "SampleRun" >> SampleRun(RunFolder(job.input), originals_of(job), job.scoring.sampler())
-    pairs = sampled.images | "ReadPairs" >> ReadPairs()
+    corpus = corpus_of_run(job)
+    folder, root = corpus.folder(job.input), job.originals or corpus.root
+    sampled = ready | "SampleRun" >> SampleRun(folder, root, job.scoring.sampler())
+    pairs = sampled.images | "ReadPairs" >> ReadPairs(corpus.shard_format())
     scored = pairs.images | "ScoreWithBackend" >> job.score_with_backend()
     failures = (pairs.failures, scored.failures) | "ScoreFailures" >> beam.Flatten()
     if watched:

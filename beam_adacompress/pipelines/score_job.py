@@ -16,10 +16,10 @@ from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.policy import artefact
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.transforms import files, publishing
+from beam_adacompress.transforms.corpus import Corpus, corpus_of
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score import ScoreWithBackend
 from beam_adacompress.transforms.score_sinks import ScoreFolder
-from beam_adacompress.transforms.sources import input_root
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,18 +154,16 @@ def job_of(kind: type[Any], values: Mapping[str, Any]) -> Any:
     return kind(**own, scoring=scoring)
 
 
-def originals_of(job: ScoreJob) -> str:
-    """The folder with the originals of a run.
+def corpus_of_run(job: ScoreJob) -> Corpus:
+    """What was compressed.
 
     Raises:
       AdaCompressError: the input holds no run.
     """
-    if job.originals is not None:
-        return job.originals
     options = RunFolder(job.input).earlier_options()
     if options is None or "input" not in options:
         raise AdaCompressError(f"{job.input} holds no run of adacompress compress: give the --output of one as --input")
-    return input_root(options["input"])
+    return corpus_of(options)
 
 
 def policy_of_run(job: ScoreJob) -> tuple[Optional[str], Optional[str]]:

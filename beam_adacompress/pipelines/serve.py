@@ -1,6 +1,6 @@
 """`adacompress serve`: the whole loop as one streaming job.
 
-WatchImages ─┬▶ ReadImages ─▶ ChooseQuality ─▶ CompressJPEG ─┬▶ CommitRows: images/, manifest/
+WatchImages ─┬▶ ReadFiles ─▶ ChooseQuality ─▶ CompressJPEG ─┬▶ CommitRows: images/, manifest/
 or Receive ──┘                     ▲                         └▶ ScoreWithBackend ─▶ scores/
                                    │                                  ▲   └▶ EstimateDrift ─▶ RetrainAgent ─▶ drift/
                       LATEST, STATE└──────────────────────────────────┴──────────────────────────────┘
@@ -38,7 +38,7 @@ from beam_adacompress.scores import score_of
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.arrivals import require_pubsub
 from beam_adacompress.transforms.serve_sinks import WriteEach, WriteWindows, encoded_failures, encoded_scores
-from beam_adacompress.transforms.sources import ReadImages
+from beam_adacompress.transforms.sources import ReadFiles
 from beam_adacompress.version import versions
 
 _DIRECT = "DirectRunner"
@@ -65,7 +65,7 @@ def serve(pipeline: beam.Pipeline, job: ServeJob, attempt: str, streams: bool = 
     folder = job.folder
     arrived = pipeline | "Arrive" >> job.arrive(spread=streams)
     windows = beam.WindowInto(FixedWindows(job.window), allowed_lateness=job.allowed_lateness)
-    read = arrived.images | "Windows" >> windows | "ReadImages" >> ReadImages(job.max_bytes)
+    read = arrived.images | "Windows" >> windows | "ReadImages" >> ReadFiles(job.max_bytes)
     chosen = read.images | "ChooseQuality" >> job.choose_quality()
     compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
     _ = compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome)

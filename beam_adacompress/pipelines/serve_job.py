@@ -24,7 +24,7 @@ from beam_adacompress.transforms.reload import REFRESH
 from beam_adacompress.transforms.retrain import RetrainAgent
 from beam_adacompress.transforms.score import ScoreWithBackend
 from beam_adacompress.transforms.serve_sinks import ServeFolder
-from beam_adacompress.transforms.sources import MAX_BYTES, ReadImages
+from beam_adacompress.transforms.sources import MAX_BYTES, ReadFiles
 
 _OF_RETRAINING = ("publish", "detector", "false_alarms", "recent", "gather")
 
@@ -43,7 +43,7 @@ class ServeJob:
       policy: that chooses: the folder of one, or of published ones, or `default`.
       agreement, confidence, explore, seed: as for ChooseQuality; `explore` while nothing else is advised.
       encoder: the arguments of CompressJPEG.
-      max_bytes: as for ReadImages.
+      max_bytes: as for ReadFiles.
       overwrite: discard what an earlier job left in the output.
       score_with: a backend's URI: what scores a sample of the images; None: drift is not looked for.
       scoring: how, as for ScoreWithBackend.
@@ -98,7 +98,7 @@ class ServeJob:
         self.arrive()
         self.choose_quality()
         self.compress_jpeg()
-        ReadImages(self.max_bytes)
+        ReadFiles(self.max_bytes)
         idle = [name for name in _OF_RETRAINING if getattr(self, name) != getattr(ServeJob, name)]
         idle += [name for name, value in vars(self.scoring).items() if value != getattr(Scoring, name)]
         if self.score_with is None and idle:

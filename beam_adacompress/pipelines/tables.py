@@ -1,6 +1,6 @@
 """`adacompress tables fit` and `adacompress tables show`: quantisation tables made for networks.
 
-ListImages ─▶ SampleFiles ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ MeasureBands ─▶ fit ─▶ FAMILY.json
+ListImages ─▶ SampleFiles ─▶ SpreadImages (shuffle) ─▶ ReadFiles ─▶ MeasureBands ─▶ fit ─▶ FAMILY.json
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from beam_adacompress.pipelines.search import search
 from beam_adacompress.pipelines.search_job import Search
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.measure_bands import MeasureBands, SampleFiles
-from beam_adacompress.transforms.sources import ListImages, ReadImages, SpreadImages
+from beam_adacompress.transforms.sources import ListImages, ReadFiles, SpreadImages
 
 SEARCH = "search"
 METHODS = (DEEPN, FEATURE_DISTILLATION, SEARCH)
@@ -217,7 +217,7 @@ def fit(pipeline: beam.Pipeline, job: FitJob) -> beam.PCollection[str]:
         listed.images
         | "SampleFiles" >> SampleFiles(job.per_class, job.seed)
         | "SpreadImages" >> SpreadImages()
-        | "ReadImages" >> ReadImages()
+        | "ReadImages" >> ReadFiles()
     )
     return (
         read.images

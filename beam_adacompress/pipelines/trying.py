@@ -1,6 +1,6 @@
 """The Beam job that asks backends about images under several configurations, for commands that need all its answers.
 
-Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ (AddCopies) ─▶ TryConfigurations ─▶ KeepRows
+Create (names) ─▶ SpreadImages (shuffle) ─▶ ReadFiles ─▶ (AddCopies) ─▶ TryConfigurations ─▶ KeepRows
                                                                     (back in the command) trials ◀─┘
 """
 
@@ -26,7 +26,7 @@ from beam_adacompress.transforms import files
 from beam_adacompress.transforms.augment import AddCopies
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score_sinks import Tick
-from beam_adacompress.transforms.sources import ImageFile, ReadImages, SpreadImages
+from beam_adacompress.transforms.sources import ImageFile, ReadFiles, SpreadImages
 from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
 from beam_adacompress.trials import NO_ANSWER, Trial
 
@@ -67,7 +67,7 @@ def try_images(
         pipeline
         | "Images" >> beam.Create(list(images)).with_output_types(ImageFile)
         | "SpreadImages" >> SpreadImages()
-        | "ReadImages" >> ReadImages()
+        | "ReadImages" >> ReadFiles()
     )
     tried = (read.images if copies is None else read.images | "AddCopies" >> copies) | "TryConfigurations" >> transform
     _ = tried.trials | "KeepTrials" >> KeepRows(files.join(scratch, "trials"))

@@ -1,6 +1,6 @@
 """Images as they arrive: new files of a folder that is watched, or messages that tell of new objects.
 
-    WatchImages:    folder ─▶ list every so many seconds ─▶ a file not seen before ─┬▶ ImageFile ─▶ ReadImages ─▶ ...
+    WatchImages:    folder ─▶ list every so many seconds ─▶ a file not seen before ─┬▶ ImageFile ─▶ ReadFiles ─▶ ...
     ReceiveImages:  Pub/Sub ─▶ message ─▶ LocateImages ─▶ where the new object is ──┘
 
 Names alone arrive; an image is read where it is used. Counters stand in the namespaces `adacompress.WatchImages` and

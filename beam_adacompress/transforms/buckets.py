@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any, Optional
+from typing import Any, BinaryIO, Optional
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -16,6 +16,8 @@ SCHEME = "gs"
 # Seconds for which a request that fails for a while is tried again, and which one may take.
 PATIENCE = 60.0
 _TIMEOUT = 30.0
+
+_PART = 32 * 1024 * 1024  # bytes of a large object that are sent in one request
 
 _READS = 20  # of an object that is replaced while it is read, before that is an error
 
@@ -50,6 +52,19 @@ def upload(path: str, data: bytes, media_type: str, generation: Optional[int] = 
     except PreconditionFailed:
         return False
     return True
+
+
+def upload_file(path: str, file: BinaryIO, media_type: str) -> None:
+    """Writes an object, whole or not at all, from a file that may be larger than memory.
+
+    Args:
+      path: `gs://...`.
+      file: with the content, at its beginning.
+      media_type: its type.
+    """
+    bucket, name = _located(path)
+    # In parts, each of which has a time limit of its own.
+    bucket.blob(name, chunk_size=_PART).upload_from_file(file, content_type=media_type, **_limits())
 
 
 def download(path: str) -> Optional[tuple[bytes, int]]:

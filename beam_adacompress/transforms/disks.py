@@ -6,17 +6,31 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar
+
+_Put = TypeVar("_Put")
 
 
 def write(path: str, data: bytes, scratch: str) -> None:
     """Writes a file, see `files.write`."""
-    with _aside(data, scratch) as aside:
+    with writing(path, scratch) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: str, scratch: str) -> Iterator[BinaryIO]:
+    """A file to write to, see `files.writing`."""
+    with _aside(scratch) as aside:
+        with _with_folder(aside, lambda: open(aside, "wb")) as file:
+            yield file
         _with_folder(path, lambda: os.replace(aside, path))
 
 
 def create(path: str, data: bytes, scratch: str) -> bool:
     """Writes a file if there is none yet, see `files.create`."""
-    with _aside(data, scratch) as aside:
+    with _aside(scratch) as aside:
+        with _with_folder(aside, lambda: open(aside, "wb")) as file:
+            file.write(data)
         try:
             _with_folder(path, lambda: os.link(aside, path))
         except FileExistsError:
@@ -47,30 +61,20 @@ def turn(path: str, scratch: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _aside(data: bytes, scratch: str) -> Iterator[str]:
-    """A whole file under a name of its own, which is gone afterwards."""
+def _aside(scratch: str) -> Iterator[str]:
+    """A name for a file that is not whole yet, and is gone afterwards."""
     aside = os.path.join(scratch, uuid.uuid4().hex)
     try:
-        _write_with_folder(aside, data)
         yield aside
     finally:
         with contextlib.suppress(OSError):
             os.remove(aside)
 
 
-def _with_folder(path: str, put: Callable[[], None]) -> None:
+def _with_folder(path: str, put: Callable[[], _Put]) -> _Put:
+    """What `put` gives; the folder is made where it is missing."""
     try:
-        put()
+        return put()
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        put()
-
-
-def _write_with_folder(path: str, data: bytes) -> None:
-    try:
-        file = open(path, "wb")  # noqa: SIM115 (entered below; only opening may meet the missing folder)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = open(path, "wb")  # noqa: SIM115
-    with file:
-        file.write(data)
+        return put()

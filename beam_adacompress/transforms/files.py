@@ -12,13 +12,15 @@ import os
 import posixpath
 import shutil
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import BinaryIO, NamedTuple, Optional
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
+from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.transforms import buckets, disks
 
 # Object stores show an object only when its upload has ended; everywhere else a file is written aside and renamed.
@@ -44,6 +46,8 @@ def join(root: str, *parts: str) -> str:
     """A path below a folder; with an empty part, the folder with its separator."""
     if is_local(root):
         return os.path.join(root, *parts)
+    if root.endswith("://"):  # of all buckets
+        return root + posixpath.join(*parts)
     return posixpath.join(root.rstrip("/"), *parts)
 
 
@@ -63,6 +67,17 @@ def read(path: str) -> bytes:
     Raises:
       OSError: it is missing or cannot be read.
     """
+    with opened(path) as file:
+        return bytes(file.read())
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """A file to read from, never decompressed.
+
+    Raises:
+      OSError: it is missing or cannot be read.
+    """
     if is_local(path):
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
@@ -70,9 +85,10 @@ def read(path: str) -> bytes:
         if not stat.S_ISREG(mode):
             raise OSError("it is no regular file")  # a pipe would block for ever
         with open(path, "rb") as file:
-            return file.read()
-    with _oserrors(), FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        return bytes(file.read())
+            yield file
+    else:
+        with _oserrors(), FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            yield file
 
 
 def read_with_token(path: str) -> Optional[tuple[bytes, str]]:
@@ -113,13 +129,35 @@ def write(path: str, data: bytes, scratch: str, media_type: str = _BYTES) -> Non
         with _oserrors():
             buckets.upload(path, data, media_type)
         return
-    direct = FileSystems.get_scheme(path) in _ATOMIC_SCHEMES
-    target = path if direct else join(scratch, uuid.uuid4().hex)
-    with _oserrors():
-        with FileSystems.create(target, media_type, CompressionTypes.UNCOMPRESSED) as file:
-            file.write(data)
-        if not direct:
-            _rename(target, path)
+    with _created(path, scratch, media_type) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: str, scratch: str, media_type: str = _BYTES) -> Iterator[BinaryIO]:
+    """A file to write to that is there, whole, when the `with` block has ended without an error, and else is not.
+
+    Meanwhile it is on a disk of this machine, so it may be larger than memory.
+
+    Args:
+      path, scratch, media_type: as for `write`.
+
+    Raises:
+      OSError: as `write`.
+    """
+    if is_local(path):
+        with disks.writing(path, scratch) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        if _in_bucket(path):
+            with _oserrors():
+                buckets.upload_file(path, file, media_type)
+            return
+        with _created(path, scratch, media_type) as target:
+            shutil.copyfileobj(file, target)
 
 
 def can_create(path: str) -> bool:
@@ -260,6 +298,18 @@ def _in_bucket(path: str) -> bool:
     return bool(FileSystems.get_scheme(path) == buckets.SCHEME)
 
 
+@contextlib.contextmanager
+def _created(path: str, scratch: str, media_type: str) -> Iterator[BinaryIO]:
+    """A file on a filesystem that only Beam knows."""
+    direct = FileSystems.get_scheme(path) in _ATOMIC_SCHEMES
+    target = path if direct else join(scratch, uuid.uuid4().hex)
+    with _oserrors():
+        with FileSystems.create(target, media_type, CompressionTypes.UNCOMPRESSED) as file:
+            yield file
+        if not direct:
+            _rename(target, path)
+
+
 def _rename(source: str, target: str) -> None:
     try:
         FileSystems.rename([source], [target])
@@ -275,6 +325,8 @@ def _oserrors() -> Iterator[None]:
     """Every store's client has errors of its own."""
     try:
         yield
+    except (AdaCompressError, ImageError):  # of those who read or write
+        raise
     except Exception as error:
         cause: object = error
         while details := getattr(cause, "exception_details", None):  # of a BeamIOError, by path

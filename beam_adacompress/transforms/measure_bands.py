@@ -1,6 +1,6 @@
 """From images to the statistic that quantisation tables are fitted to.
 
-    ImageFile (names) ─▶ by class ─▶ SampleFiles ─▶ shuffle ─▶ ReadImages ─▶ MeasureBands ─▶ BandStats
+    ImageFile (names) ─▶ by class ─▶ SampleFiles ─▶ shuffle ─▶ ReadFiles ─▶ MeasureBands ─▶ BandStats
 
 Classes are folders: a class with many images must not decide alone what the tables are made for.
 """

@@ -1,6 +1,6 @@
 """From the folder of a compress run to pairs of images: what the run read, and what it wrote.
 
-    folder ─▶ parts of the manifest ─▶ rows ─▶ sample ─▶ StoredImage (names) ─▶ shuffle ─▶ ReadPairs ─▶ StoredPair
+    folder ─▶ parts of the manifest ─▶ rows ─▶ sample ─▶ StoredImages (names) ─▶ shuffle ─▶ ReadPairs ─▶ StoredPair
                                          └▶ images by action ─▶ (side input)
 
 The sample is drawn from the manifest, so that images nobody looks at are not read, and so that the share of each
@@ -9,12 +9,13 @@ action is known.
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 
 from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.formats import ShardFormat
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import Choice
 from beam_adacompress.sampling import Sampler, action_of
@@ -22,6 +23,8 @@ from beam_adacompress.transforms import files
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
 from beam_adacompress.transforms.runs import RunFolder, read_rows
+from beam_adacompress.transforms.shard_sinks import read_pairs, record_of
+from beam_adacompress.transforms.shards import ShardedFolder
 
 
 class StoredImage(NamedTuple):
@@ -29,14 +32,21 @@ class StoredImage(NamedTuple):
 
     key: str
     choice: Choice
-    reference: str  # path
+    reference: str  # path, of the shard where it is in one
     compressed: str  # path
+    record: Optional[str]  # its name in a shard; None for a file of its own
     sha256_in: str
     sha256_out: str
     width: int  # pixels
     height: int
     sampling_probability: float
     shard: int  # part of the manifest
+
+
+class StoredImages(NamedTuple):
+    """What is read together: one image, or all sampled ones of a shard."""
+
+    images: Sequence[StoredImage]
 
 
 class StoredPair(NamedTuple):
@@ -72,7 +82,7 @@ class ManifestPart(NamedTuple):
 class SampledAndCounts(NamedTuple):
     """What SampleRun returns."""
 
-    images: beam.PCollection[StoredImage]
+    images: beam.PCollection[StoredImages]
     counts: beam.PCollection[tuple[str, int]]  # images of the run by action
 
 
@@ -92,7 +102,7 @@ def manifest_parts(folder: RunFolder) -> Iterator[ManifestPart]:
       AdaCompressError: there are none, or they cannot be listed.
     """
     try:
-        found = sorted(found.path for found in files.listing(folder.manifest) if folder.is_part(found.path))
+        found = folder.parts()
     except OSError as error:
         raise AdaCompressError(f"cannot read the run {folder.output}: {error.strerror or error}") from error
     if not found:
@@ -104,11 +114,13 @@ def stored_image(row: ManifestRow, folder: RunFolder, root: str, sampler: Sample
     """The image of a row, if it is sampled."""
     if not row.is_written or not sampler.samples(row.key, choice := choice_of(row)):
         return None
+    sharded = isinstance(folder, ShardedFolder)
     return StoredImage(
         key=row.key,
         choice=choice,
-        reference=files.join(root, row.key),
+        reference=files.join(root, str(row.output) if sharded else row.key),
         compressed=folder.image(str(row.output)),
+        record=record_of(row) if sharded else None,
         sha256_in=str(row.sha256_in),
         sha256_out=str(row.sha256_out),
         width=row.width or 0,
@@ -150,7 +162,7 @@ class SampleRun(SeveralOutputs):
             parts
             | "Sample"
             >> beam.ParDo(_Sample(self.folder, self.root, self.sampler), beam.pvalue.AsDict(counts)).with_output_types(
-                StoredImage
+                StoredImages
             )
             | "SpreadImages" >> beam.Reshuffle()
         )
@@ -167,47 +179,79 @@ class _Sample(beam.DoFn):
         self._root = root
         self._sampler = sampler
 
-    def process(self, part: ManifestPart, counts: Mapping[str, int]) -> Iterator[StoredImage]:
+    def process(self, part: ManifestPart, counts: Mapping[str, int]) -> Iterator[StoredImages]:
         sampler = dataclasses.replace(self._sampler, action_shares=dict(counts))
-        for row in read_rows(part.path):
-            if (image := stored_image(row, self._folder, self._root, sampler, part.shard)) is not None:
-                yield image
+        rows = read_rows(part.path)
+        found = (stored_image(row, self._folder, self._root, sampler, part.shard) for row in rows)
+        images = [image for image in found if image is not None]
+        if isinstance(self._folder, ShardedFolder):  # whose parts are of one shard each
+            if images:
+                yield StoredImages(images)
+        else:
+            yield from (StoredImages([image]) for image in images)
 
 
 @dataclasses.dataclass
 class ReadPairs(SeveralOutputs):
-    """Reads each `StoredImage` into a `StoredPair`.
+    """Reads each of `StoredImages` into a `StoredPair`.
 
     The second output holds `PairFailure` rows for files that are gone, cannot be read, or are not those that the
     manifest tells of: a score of other bytes would be a wrong one.
+
+    Args:
+      format: of the shards; None where each image is a file.
     """
 
-    def expand(self, images: beam.PCollection[StoredImage]) -> ImagesAndFailures:
+    format: Optional[ShardFormat] = None
+
+    def expand(self, images: beam.PCollection[StoredImages]) -> ImagesAndFailures:
         outputs = images | "Read" >> (
-            beam.ParDo(_ReadPair())
+            beam.ParDo(_ReadPairs(self.format))
             .with_output_types(StoredPair, **{FAILURES: PairFailure})
             .with_outputs(FAILURES, main="images")
         )
         return ImagesAndFailures(outputs.images, outputs.failures)
 
 
-class _ReadPair(beam.DoFn):
+class _ReadPairs(beam.DoFn):
     STAGE = "ReadPairs"
 
-    def __init__(self) -> None:
+    def __init__(self, form: Optional[ShardFormat]) -> None:
+        self._format = form
         self._metrics = StageMetrics(self.STAGE)
 
-    def process(self, image: StoredImage) -> Iterator[Any]:
+    def process(self, stored: StoredImages) -> Iterator[Any]:
+        if self._format is None:
+            for image in stored.images:
+                try:
+                    yield self._pair(image, _read("original", image.reference), _read("result", image.compressed))
+                except ImageError as error:
+                    yield self._failure(image, error)
+        else:
+            yield from self._of_shard(self._format, stored.images)
+
+    def _of_shard(self, form: ShardFormat, images: Sequence[StoredImage]) -> Iterator[Any]:
+        left = {str(image.record): image for image in images}
+        why = ImageError("changed", "it is not in its shard any more: compress it again")
         try:
-            data = _read("original", image.reference, image.sha256_in)
-            compressed = _read("result", image.compressed, image.sha256_out)
+            for name, data, compressed in read_pairs(form, images[0].reference, images[0].compressed, list(left)):
+                image = left.pop(name)
+                try:
+                    yield self._pair(image, data, compressed)
+                except ImageError as error:
+                    yield self._failure(image, error)
         except ImageError as error:
-            self._metrics.failed()
-            failed = PairFailure(image.key, image.shard, self.STAGE, error.reason, error.message)
-            yield beam.pvalue.TaggedOutput(FAILURES, failed)
-            return
+            why = error
+        except OSError as error:
+            why = ImageError("unreadable", f"reading its shard failed: {error.strerror or error}")
+        for image in left.values():
+            yield self._failure(image, why)
+
+    def _pair(self, image: StoredImage, data: bytes, compressed: bytes) -> StoredPair:
+        _check("original", image.reference, data, image.sha256_in)
+        _check("result", image.compressed, compressed, image.sha256_out)
         self._metrics.took(len(data) + len(compressed))
-        yield StoredPair(
+        return StoredPair(
             image.key,
             data,
             image.choice,
@@ -218,12 +262,19 @@ class _ReadPair(beam.DoFn):
             image.shard,
         )
 
+    def _failure(self, image: StoredImage, error: ImageError) -> beam.pvalue.TaggedOutput:
+        self._metrics.failed()
+        failed = PairFailure(image.key, image.shard, self.STAGE, error.reason, error.message)
+        return beam.pvalue.TaggedOutput(FAILURES, failed)
 
-def _read(which: str, path: str, sha256: str) -> bytes:
+
+def _read(which: str, path: str) -> bytes:
     try:
-        data = files.read(path)
+        return files.read(path)
     except OSError as error:
         raise ImageError("unreadable", f"reading the {which} {path} failed: {error.strerror or error}") from error
+
+
+def _check(which: str, path: str, data: bytes, sha256: str) -> None:
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ImageError("changed", f"the {which} {path} is not the file that the manifest tells of: compress it again")
-    return data

@@ -18,7 +18,8 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Optional
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Optional
 
 import apache_beam as beam
 
@@ -104,6 +105,10 @@ class RunFolder:
     def write(self, path: str, data: bytes, media_type: str = "application/octet-stream") -> None:
         files.write(path, data, self.scratch, media_type)
 
+    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """A file to write to that is there when it is whole, see `files.writing`."""
+        return files.writing(path, self.scratch)
+
     def prepare(self, options: Mapping[str, Any], versions: Mapping[str, str], overwrite: bool) -> bool:
         """Claims the folder for a run, fresh or continued.
 
@@ -134,19 +139,23 @@ class RunFolder:
                     "choose another --output, or discard that run with --overwrite"
                 )
             files.delete([self.summary, self.report, self.scratch])
-            record = {
-                "format": self.FORMAT,
-                "format_version": VERSION,
-                "options": dict(options),
-                "versions": dict(versions),
-            }
-            self.write(self.run, json.dumps(record, indent=1).encode(), "application/json")
+            self.record(options, versions)
             return earlier is not None
         except OSError as error:
             raise AdaCompressError(
                 f"cannot write to the output {self.output}: {error.strerror or error}; "
                 "check that it exists, that you may write there, and that it is not full"
             ) from error
+
+    def record(self, options: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        """Writes down what a run was asked for; arguments as for `prepare`."""
+        content = {
+            "format": self.FORMAT,
+            "format_version": VERSION,
+            "options": dict(options),
+            "versions": dict(versions),
+        }
+        self.write(self.run, json.dumps(content, indent=1).encode(), "application/json")
 
     def _stranger(self) -> Optional[str]:
         """What a run would write over."""
@@ -158,8 +167,11 @@ class RunFolder:
                 return found.path
         return None
 
-    def is_part(self, path: str) -> bool:
-        """Whether a file is a part of a manifest by its name."""
+    def parts(self) -> list[str]:
+        """The parts of the manifest that are there, in order."""
+        return sorted(found.path for found in files.listing(self.manifest) if self._is_part(found.path))
+
+    def _is_part(self, path: str) -> bool:
         return re.fullmatch(r"part-\d{5,}\.parquet", path[len(files.join(self.manifest, "")) :]) is not None
 
     def earlier_options(self) -> Any:
@@ -235,7 +247,7 @@ def _key_of(file: ImageFile) -> str:
 
 def _row_files(folder: RunFolder) -> Iterator[str]:
     yield from (found.path for found in files.listing(folder.rows))
-    yield from (found.path for found in files.listing(folder.manifest) if folder.is_part(found.path))
+    yield from folder.parts()
 
 
 def read_rows(path: str) -> list[ManifestRow]:

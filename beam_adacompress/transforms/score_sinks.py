@@ -98,7 +98,7 @@ class WriteScores(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, results: Mapping[str, beam.PCollection[Any]]) -> beam.PCollection[str]:
+    def expand(self, results: Any) -> beam.PCollection[str]:
         scored = (
             results["scores"]
             | "ScoreByShard" >> beam.Map(_score_by_shard).with_output_types(tuple[int, Score])

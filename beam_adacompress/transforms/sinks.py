@@ -21,14 +21,14 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_adacompress import manifest, naming, report, summary
 from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.formats import Replacement
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED, KEPT
 from beam_adacompress.summary import RunStats
-from beam_adacompress.transforms import files
+from beam_adacompress.transforms import files, packs
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.runs import RunFolder, read_rows
-from beam_adacompress.transforms.sources import SHARD_SIZE
 
 # A worker holds results back until one of these is reached, then writes their rows and then them.
 FLUSH_IMAGES = 64
@@ -37,6 +37,8 @@ FLUSH_SECONDS = 1.0
 
 # Why an image is kept whose result would need another extension: that name is too long, or a folder's.
 NAME_NOT_FREE = "name-not-free"
+
+Pair = Callable[[ManifestRow], Optional[tuple[bytes, bytes]]]
 
 # Errors that every further image would meet as well.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -49,6 +51,7 @@ class Outcome(NamedTuple):
     row: ManifestRow
     data: Optional[bytes] = None  # None where there is nothing to write
     media_type: str = ""
+    renamed: bool = False  # the format changed
 
 
 class Fragment(NamedTuple):
@@ -61,7 +64,7 @@ class Fragment(NamedTuple):
 def compressed_outcome(row: Any) -> Outcome:
     """Of a row with the fields of SourceImage and CompressedImage."""
     unnameable = row.renamed and not row.may_rename
-    output = naming.output_name(row.key, (row.renamed and not unnameable) or row.steps_aside)
+    output = row.within or naming.output_name(row.key, (row.renamed and not unnameable) or row.steps_aside)
     kept = unnameable or row.status == KEPT
     data = row.data if kept else row.compressed
     described = ManifestRow(
@@ -86,12 +89,12 @@ def compressed_outcome(row: Any) -> Outcome:
         verified_by=row.choice.verified_by,
     )
     media_type = "application/octet-stream" if unnameable else row.media_type
-    return Outcome(row.shard, described, data, media_type)
+    return Outcome(row.shard, described, data, media_type, renamed=row.renamed and not unnameable)
 
 
 def failed_outcome(row: Any) -> Outcome:
     """Of a row with the fields of LocatedFailure."""
-    described = _failed_row(row.key, row.reason, row.error)
+    described = failed_row(row.key, row.reason, row.error)
     return Outcome(row.shard, described._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in))
 
 
@@ -100,7 +103,8 @@ def finished_outcome(row: Any) -> Outcome:
     return Outcome(row.shard, ManifestRow(*json.loads(row.row)))
 
 
-def _failed_row(key: str, reason: str, error: str) -> ManifestRow:
+def failed_row(key: str, reason: str, error: str) -> ManifestRow:
+    """The row of an input that failed."""
     nothing = ManifestRow(*[None] * len(ManifestRow._fields))  # type: ignore[arg-type]
     return nothing._replace(key=key, status=FAILED, reason=reason, error=error)
 
@@ -115,17 +119,20 @@ class CommitRows(beam.PTransform):
       folder: of the run.
       attempt: an identifier of this execution, part of the names of the row files.
       outcome: makes an Outcome of an input row; a module-level function.
+      packed: write no images, but packs of them beside their rows, and those first, see `shards`.
     """
 
     folder: RunFolder
     attempt: str
     outcome: Callable[[Any], Outcome]
+    packed: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, results: beam.PCollection[Any]) -> beam.PCollection[Fragment]:
-        return results | "Commit" >> beam.ParDo(_Commit(self.folder, self.attempt, self.outcome)).with_output_types(
+        commit = _Pack if self.packed else _Commit
+        return results | "Commit" >> beam.ParDo(commit(self.folder, self.attempt, self.outcome)).with_output_types(
             Fragment
         )
 
@@ -166,19 +173,21 @@ class _Commit(beam.DoFn):
         self.start_bundle()
         for shard, outcomes in shards.items():
             try:
-                yield self._write_rows(shard, [outcome.row for outcome in outcomes])
-                failed = [row for outcome in outcomes if (row := self._write_image(outcome)) is not None]
-                if failed:
-                    yield self._write_rows(shard, failed)
+                yield from self._write(shard, outcomes)
             except OSError as error:
-                raise AdaCompressError(
-                    f"writing to {self._folder.output} failed: {error.strerror or error}; "
-                    "mend that and run the same command again, it goes on where it stopped"
-                ) from error
+                raise write_failed(self._folder.output, error) from error
 
-    def _write_rows(self, shard: int, rows: list[ManifestRow]) -> Fragment:
+    def _write(self, shard: int, outcomes: list[Outcome]) -> Iterator[Fragment]:
+        yield self._write_rows(self._new_file(shard), shard, [outcome.row for outcome in outcomes])
+        failed = [row for outcome in outcomes if (row := self._write_image(outcome)) is not None]
+        if failed:
+            yield self._write_rows(self._new_file(shard), shard, failed)
+
+    def _new_file(self, shard: int) -> str:
         self._written += 1
-        path = self._folder.row_file(shard, self._attempt, self._written)
+        return self._folder.row_file(shard, self._attempt, self._written)
+
+    def _write_rows(self, path: str, shard: int, rows: list[ManifestRow]) -> Fragment:
         self._folder.write(path, manifest.to_lines(rows))
         return Fragment(shard, path)
 
@@ -202,8 +211,33 @@ class _Commit(beam.DoFn):
 
     def _failure(self, row: ManifestRow, error: ImageError) -> ManifestRow:
         self._metrics.failed()
-        failed = _failed_row(row.key, error.reason, error.message)
+        failed = failed_row(row.key, error.reason, error.message)
         return failed._replace(bytes_in=row.bytes_in, sha256_in=row.sha256_in)
+
+
+class _Pack(_Commit):
+    """Results wait in packs for the shard that they belong to."""
+
+    def _write(self, shard: int, outcomes: list[Outcome]) -> Iterator[Fragment]:
+        path = self._new_file(shard)
+        results = {}
+        for outcome in outcomes:
+            if outcome.data is not None:
+                self._metrics.took(len(outcome.data))
+                self._metrics.gave(len(outcome.data))
+            if outcome.data is not None and outcome.row.status != KEPT:
+                results[outcome.row.key] = Replacement(outcome.data, outcome.renamed)
+        if results:
+            self._folder.write(packs.beside(path), packs.to_bytes(results))
+        yield self._write_rows(path, shard, [outcome.row for outcome in outcomes])
+
+
+def write_failed(path: str, error: OSError) -> AdaCompressError:
+    """What ends the job when the output cannot be written."""
+    return AdaCompressError(
+        f"writing to {path} failed: {error.strerror or error}; "
+        "mend that and run the same command again, it goes on where it stopped"
+    )
 
 
 @dataclasses.dataclass
@@ -233,7 +267,7 @@ class MergeManifest(beam.PTransform):
 def _write_part(folder: RunFolder, seed: int, shard: int, paths: Iterable[str]) -> RunStats:
     table = manifest.merge(manifest.to_table(read_rows(path)) for path in sorted(paths))
     folder.write(folder.part(shard), manifest.to_parquet(table))
-    return summary.collect(manifest.rows_of(table), seed)
+    return summary.collect(manifest.rows_of(table), seed, shard)
 
 
 @dataclasses.dataclass
@@ -242,46 +276,56 @@ class FinishRun(beam.PTransform):
 
     Args:
       folder: of the run.
-      root: folder that the keys are relative to, where the report finds the originals.
+      pair: gives the original and the result of a row, for the report; None where they are gone.
       options, versions: for the summary.
       started: when the job began, in seconds since the epoch.
+      also: what else to do at the end; None for nothing.
     """
 
     folder: RunFolder
-    root: str
+    pair: Pair
     options: Mapping[str, Any]
     versions: Mapping[str, str]
     started: float
+    also: Optional[Callable[[], None]] = None
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, stats: beam.PCollection[RunStats]) -> beam.PCollection[str]:
-        finish = functools.partial(_finish, self.folder, self.root, self.options, self.versions, self.started)
+        finish = functools.partial(_finish, *(getattr(self, field.name) for field in dataclasses.fields(self)))
         return stats | "Finish" >> beam.Map(finish).with_output_types(str)
 
 
 def _finish(
     folder: RunFolder,
-    root: str,
+    pair: Pair,
     options: Mapping[str, Any],
     versions: Mapping[str, str],
     started: float,
+    also: Optional[Callable[[], None]],
     stats: RunStats,
 ) -> str:
-    parts = {folder.part(shard) for shard in range(-(-stats.images // SHARD_SIZE))}
-    found = [file.path for file in files.listing(folder.manifest) if folder.is_part(file.path)]
-    files.delete(set(found) - parts)
+    files.delete(set(folder.parts()) - {folder.part(number) for number in stats.parts})
+    if also is not None:
+        also()
     content = summary.summarise(stats, options, versions, time.time() - started)
-    page = report.render(content, stats, functools.partial(_before_and_after, folder, root))
+    page = report.render(content, stats, pair)
     folder.write(folder.report, page.encode(), "text/html")
     folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
     files.delete([folder.rows, folder.scratch])
     return folder.summary
 
 
-def _before_and_after(folder: RunFolder, root: str, row: ManifestRow) -> Optional[tuple[bytes, bytes]]:
+def before_and_after(folder: RunFolder, root: str, row: ManifestRow) -> Optional[tuple[bytes, bytes]]:
+    """The original and the result of a row; None where one is gone.
+
+    Args:
+      folder: of the run.
+      root: folder that the keys are relative to.
+      row: of a written image.
+    """
     try:
         return files.read(files.join(root, row.key)), files.read(folder.image(str(row.output)))
     except OSError:
-        return None  # gone since: the report does without
+        return None

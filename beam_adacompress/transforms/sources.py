@@ -1,8 +1,8 @@
 """From a folder, a bucket or a glob to images: list the files, spread their names, read each where it is used.
 
-    ListImages ─▶ ImageFile (a name, no bytes) ─▶ SpreadImages (shuffle) ─▶ ReadImages ─▶ SourceImage ─▶ ...
+    ListImages ─▶ ImageFile (a name, no bytes) ─▶ SpreadImages (shuffle) ─▶ ReadFiles ─▶ SourceImage ─▶ ...
 
-Only names cross a shuffle. `ReadImages` and everything after it run fused, so an image is in memory
+Only names cross a shuffle. `ReadFiles` and everything after it run fused, so an image is in memory
 from its reading to its writing, on one worker.
 """
 
@@ -48,6 +48,7 @@ class SourceImage(NamedTuple):
     may_rename: bool
     shard: int
     sha256_in: str  # hex
+    within: Optional[str] = None  # the key of the shard that holds it; None for a file of its own
 
 
 class LocatedFailure(NamedTuple):
@@ -216,7 +217,7 @@ def _slashes(path: str) -> str:
 
 
 @dataclasses.dataclass
-class ReadImages(SeveralOutputs):
+class ReadFiles(SeveralOutputs):
     """Reads each `ImageFile` into a `SourceImage`.
 
     The second output holds `LocatedFailure` rows for what cannot be read, and for files of more than `max_bytes`.
