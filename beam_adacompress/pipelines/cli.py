@@ -35,6 +35,8 @@ COMMANDS: Mapping[str, Command] = {
     "policy": Command("beam_adacompress.pipelines.policy", "show, list, publish and roll back policies"),
     "retrain": Command("beam_adacompress.pipelines.retrain", "train a policy again from scores"),
     "serve": Command("beam_adacompress.pipelines.serve", "shrink images as they arrive, and train again on drift"),
+    "providers": Command("beam_adacompress.pipelines.providers", "say where providers.yaml is, for Beam YAML"),
+    "expansion-service": Command("beam_adacompress.pipelines.expansion", "serve the transforms to other languages"),
     "evaluate": Command("beam_adacompress.pipelines.evaluate", "judge policies on images that they never saw"),
 }
 
@@ -99,7 +101,7 @@ def _help() -> str:
         "Make image corpora smaller for the machines that look at them, with Apache Beam.",
         "",
         "commands:",
-        *(f"  {name:<10} {command.help}" for name, command in COMMANDS.items()),
+        *(f"  {name:<17} {command.help}" for name, command in COMMANDS.items()),
         "",
         "options:",
         "  --version  versions of this package and of what its results depend on",

@@ -45,6 +45,7 @@ from beam_adacompress.policy import artefact
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.records import SCORED, Choice, DriftEstimate
 from beam_adacompress.transforms import files, publishing, rows
+from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.merging import Merge
 
 _LOGGER = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class EstimateDrift(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+        check_types(self)
         if (self.policy is None) == (self.level is None):
             given = "neither is" if self.policy is None else "both are"
             raise ValueError(f"give either policy or level, which say what has to be kept; {given} given")

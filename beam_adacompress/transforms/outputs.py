@@ -14,6 +14,7 @@ from beam_adacompress.backends import BackendError
 from beam_adacompress.errors import ImageError
 from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import rows
+from beam_adacompress.transforms.arguments import check_types
 
 FAILURES = "failures"
 
@@ -29,6 +30,7 @@ class SeveralOutputs(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+        check_types(self)
 
     def default_type_hints(self) -> Optional[IOTypeHints]:
         hints = IOTypeHints.from_callable(self.expand)

@@ -39,6 +39,7 @@ from beam_adacompress.policy.retraining import Retraining
 from beam_adacompress.records import Choice, DriftEstimate, Retrained, Score
 from beam_adacompress.scores import MostRecent, from_parquet, score_of, to_parquet
 from beam_adacompress.transforms import control, rows
+from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.drift import is_bounded
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.replacing import FAILED, KEPT, Replacing
@@ -102,6 +103,7 @@ class RetrainAgent(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+        check_types(self)
         Serving(self.policy)
         if self.publish == "":
             raise ValueError("publish must be a folder, and is empty")

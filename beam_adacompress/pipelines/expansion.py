@@ -1,0 +1,52 @@
+"""`adacompress expansion-service`: the transforms for pipelines in Java, Go and other languages.
+
+It is Beam's own expansion service, and expands the public transforms by their names, `beam_adacompress.ChooseQuality`
+and so on, and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional
+
+from apache_beam.runners.portability import expansion_service_main
+from apache_beam.transforms.fully_qualified_named_transform import FullyQualifiedNamedTransform
+
+from beam_adacompress.pipelines.options import Parser
+from beam_adacompress.transforms.beam_yaml import TRANSFORMS
+
+EXPOSED = frozenset(f"beam_adacompress.{name}" for name in TRANSFORMS)
+
+
+def run(argv: Optional[Sequence[str]] = None) -> int:
+    """Runs `adacompress expansion-service ARGV` until it is stopped, and returns its exit status."""
+    parser = Parser(
+        prog="adacompress expansion-service",
+        description="Serve the transforms to pipelines in other languages, on all interfaces of this machine.",
+    )
+    parser.add_argument("--port", type=int, required=True, help="to listen on")
+    parser.add_argument(
+        "--serve-loopback-worker", action="store_true", help="run their workers in this process too; for tests"
+    )
+    given, rest = parser.parse_known_args(list(sys.argv[1:] if argv is None else argv))
+    only_ours()
+    loopback = ["--serve_loopback_worker"] if given.serve_loopback_worker else []
+    expansion_service_main.main(
+        [f"--port={given.port}", "--fully_qualified_name_glob=beam_adacompress.*", *loopback, *rest]
+    )
+    return 0
+
+
+def only_ours() -> None:
+    """Lets this process expand the public transforms alone.
+
+    Beam's own filter is a glob whose `*` matches dots too, so that attributes of attributes of what is imported
+    somewhere could be called through it.
+    """
+
+    def check(_: Any, name: str) -> None:
+        if name not in EXPOSED:
+            raise ValueError(f"{name} is not one of the transforms that are served: {', '.join(sorted(EXPOSED))}")
+
+    FullyQualifiedNamedTransform._check_allowed = classmethod(check)
