@@ -150,14 +150,16 @@ def execute(
             require_keras()
     total = _count_images(job, up_to=None if is_local else 1)
     folder = job.corpus.folder(job.output)
-    resume = folder.prepare(job.options(), versions(), job.overwrite)
+    is_dry = local.is_dry(options)
+    resume = not is_dry and folder.prepare(job.options(), versions(), job.overwrite)
     attempt = uuid.uuid4().hex
     relearning = files.join(folder.work, f"relearn-{attempt}")
     pipeline = beam.Pipeline(runner, options)
     summary = compress(pipeline, job, attempt, started, resume)
     if score_job is not None:
-        score_job.prepare(versions())
-        scored = score(summary, score_job, started)
+        if not is_dry:
+            score_job.prepare(versions())
+        scored = score(summary, score_job, job.corpus, started)
         if retraining is not None:
             relearn(scored.scores, retraining, relearning)
     watching: AbstractContextManager[Any] = contextlib.nullcontext()

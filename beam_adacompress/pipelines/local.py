@@ -14,11 +14,19 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
-from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    TestOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, QUIET_VARIABLE
+from beam_adacompress.pipelines.options import UsageError
+from beam_adacompress.transforms.runners import refusal
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,9 +49,14 @@ def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
     Args:
       options: of the job; the number of workers is set where it is left open.
       flags: the command line behind them.
+
+    Raises:
+      UsageError: that runner must not be used.
     """
     named = options.view_as(StandardOptions).runner
     if named is not None:
+        if (why := refusal(named)) is not None:
+            raise UsageError(why)
         return Runner(named, named in _LOCAL_RUNNERS)
     direct = options.view_as(DirectOptions)
     stated = {flag.split("=")[0] for flag in flags}
@@ -65,7 +78,7 @@ def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: Abst
       watching: entered while it runs; shows progress, or nothing.
 
     Returns:
-      Beam's result, for its metrics; None where only a template was written.
+      Beam's result, for its metrics; None where nothing was run, but a job or a template made.
     """
     template = options.view_as(GoogleCloudOptions).template_location
     with watching:
@@ -73,8 +86,16 @@ def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: Abst
         if template:
             print(f"template written to {template}")
             return None
+        if is_dry(options):
+            print("the job is built, and was not run, as --dry_run asks")
+            return None
         result.wait_until_finish()
     return result
+
+
+def is_dry(options: PipelineOptions) -> bool:
+    """Whether a job is only built and not run, so that nothing may be written."""
+    return bool(options.view_as(TestOptions).dry_run)
 
 
 def counted(result: Any, stage: str, name: str) -> int:

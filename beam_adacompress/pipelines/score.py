@@ -35,6 +35,7 @@ from beam_adacompress.pipelines.score_job import (
     policy_of_run,
 )
 from beam_adacompress.transforms import files
+from beam_adacompress.transforms.corpus import Corpus
 from beam_adacompress.transforms.pairs import ReadPairs, SampleRun, manifest_parts
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score_sinks import ScoreFolder, Tick, WriteScores
@@ -48,16 +49,16 @@ class Scored(NamedTuple):
     scores: beam.PCollection[Any]  # rows with the fields of Score, and others
 
 
-def score(ready: beam.PCollection[Any], job: ScoreJob, started: float, watched: bool = False) -> Scored:
+def score(ready: beam.PCollection[Any], job: ScoreJob, corpus: Corpus, started: float, watched: bool = False) -> Scored:
     """Adds the job to a pipeline.
 
     Args:
       ready: has one element, whatever it is, when the compress run is complete.
       job: what to do; paths are absolute, and the output is claimed.
+      corpus: what was compressed.
       started: when the job began, in seconds since the epoch.
       watched: whether to write what `progress.Scoring` reads, on this machine's disk.
     """
-    corpus = corpus_of_run(job)
     folder, root = corpus.folder(job.input), job.originals or corpus.root
     sampled = ready | "SampleRun" >> SampleRun(folder, root, job.scoring.sampler())
     pairs = sampled.images | "ReadPairs" >> ReadPairs(corpus.shard_format())
@@ -105,10 +106,11 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         print(lost, file=sys.stderr)
     job = dataclasses.replace(job, policy=policy)
     runner, is_local = local.choose_runner(options, rest)
-    job.prepare(versions())
+    if not local.is_dry(options):
+        job.prepare(versions())
     pipeline = beam.Pipeline(runner, options)
     watched = is_local and files.is_local(job.output)
-    score(pipeline | "Start" >> beam.Create([None]), job, started, watched)
+    score(pipeline | "Start" >> beam.Create([None]), job, corpus_of_run(job), started, watched)
     progress = Progress(Scoring(ScoreFolder(job.output)), sys.stderr.isatty()) if watched else contextlib.nullcontext()
     if local.run_to_end(pipeline, options, progress):
         conclude(job)

@@ -27,6 +27,7 @@ from beam_adacompress.transforms.connection import Connection, limits_of
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
 from beam_adacompress.transforms.reload import Following, Service
+from beam_adacompress.transforms.runners import check_runner
 from beam_adacompress.transforms.verify import VerifyChoice
 
 _LOGGER = logging.getLogger(__name__)
@@ -159,6 +160,7 @@ class ChooseQuality(SeveralOutputs):
         ]
 
     def expand(self, images: beam.PCollection[Any]) -> ImagesAndFailures:
+        check_runner(images.pipeline)
         fields = rows.fields_of(images, "ChooseQuality", {"key": str, "data": bytes})
         chosen, chosen_type = rows.shape(fields, "ChooseQuality", {"choice": Choice}, ChosenImage)
         failed, failure_type = failure_shape(fields, "ChooseQuality")

@@ -16,6 +16,7 @@ from beam_adacompress.records import KEPT, Choice, CompressedImage
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
+from beam_adacompress.transforms.runners import check_runner
 
 _ADDED: rows.Fields = {
     name: kind for name, kind in CompressedImage.__annotations__.items() if name not in ("key", "data", "choice")
@@ -57,6 +58,7 @@ class CompressJPEG(SeveralOutputs):
         self._settings = jpeg.Settings(**{name: getattr(self, name) for name in names})
 
     def expand(self, images: beam.PCollection[Any]) -> ImagesAndFailures:
+        check_runner(images.pipeline)
         fields = rows.fields_of(images, "CompressJPEG", {"key": str, "data": bytes, "choice": Choice})
         compressed, compressed_type = rows.shape(fields, "CompressJPEG", _ADDED, CompressedImage)
         failed, failed_type = failure_shape(fields, "CompressJPEG")

@@ -18,6 +18,7 @@ from beam_adacompress.formats import FORMATS, ShardFormat, format_of, shard_form
 from beam_adacompress.summary import RunStats
 from beam_adacompress.transforms import sinks
 from beam_adacompress.transforms.outputs import SeveralOutputs
+from beam_adacompress.transforms.runners import check_runner
 from beam_adacompress.transforms.runs import RunFolder, SkipFinished
 from beam_adacompress.transforms.shard_sinks import RewriteShards, before_and_after
 from beam_adacompress.transforms.shards import ListShards, ReadShards, Shard, ShardedFolder
@@ -167,6 +168,7 @@ class _Read(SeveralOutputs):
     resume: bool
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> Reading:
+        check_runner(pbegin.pipeline)
         form = self.corpus.shard_format()
         return self._files(pbegin) if form is None else self._shards(pbegin, form)
 

@@ -16,6 +16,7 @@ from beam_adacompress.jpeg import dct
 from beam_adacompress.transforms import rows
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
+from beam_adacompress.transforms.runners import check_runner
 
 coders.registry.register_coder(dct.DecodedDCT, coders.RowCoder)
 
@@ -50,6 +51,7 @@ class DecodeDCT(SeveralOutputs):
             raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels}")
 
     def expand(self, images: beam.PCollection[Any]) -> ImagesAndFailures:
+        check_runner(images.pipeline)
         fields = rows.fields_of(images, "DecodeDCT", {"key": str, "data": bytes})
         decoded, decoded_type = rows.shape(fields, "DecodeDCT", _ADDED, dct.DecodedDCT, dropped=("data",))
         failed, failed_type = failure_shape(fields, "DecodeDCT")

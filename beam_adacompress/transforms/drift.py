@@ -47,6 +47,7 @@ from beam_adacompress.records import SCORED, Choice, DriftEstimate
 from beam_adacompress.transforms import files, publishing, rows
 from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.merging import Merge
+from beam_adacompress.transforms.runners import check_runner
 
 _LOGGER = logging.getLogger(__name__)
 _STAGE = "EstimateDrift"
@@ -130,6 +131,7 @@ class EstimateDrift(beam.PTransform):
         return _Levels(None, Level(self.level, self.baseline_reward or 0.0))
 
     def expand(self, scores: beam.PCollection[Any]) -> beam.PCollection[DriftEstimate]:
+        check_runner(scores.pipeline)
         self._check_fields(scores)
         bounded = is_bounded(scores)
         if self.window is not None:

@@ -36,6 +36,7 @@ from beam_adacompress.transforms.connection import Connection
 from beam_adacompress.transforms.metrics import CallMetrics, StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs, failure_row, failure_shape
 from beam_adacompress.transforms.reload import Following, Service
+from beam_adacompress.transforms.runners import check_runner
 from beam_adacompress.transforms.side_by_side import SideBySide
 
 USAGE = "usage"
@@ -137,6 +138,7 @@ class ScoreWithBackend(SeveralOutputs):
         )
 
     def expand(self, images: beam.PCollection[Any]) -> ScoresAndFailures:
+        check_runner(images.pipeline)
         fields = rows.fields_of(images, _STAGE, _NEEDED)
         ours = tuple(name for name in _OURS if name in fields and name != "choice")
         scored, scored_type = rows.shape(fields, _STAGE, _ADDED, Score, ours)
