@@ -61,7 +61,7 @@ def tape_of(path, images):
             "quality": quality,
         }
         for name in images
-        for quality in (None, 35)
+        for quality in (None, *range(1, 101))
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
