@@ -47,6 +47,17 @@ from beam_adacompress.transforms import files, publishing, sinks
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.version import versions
 
+OPTIONS = (
+    JobOptions,
+    PolicyOptions,
+    PromiseOptions,
+    CompressOptions,
+    ScoringOptions,
+    AskingOptions,
+    RetrainOnDriftOptions,
+)
+REQUIRED = ("--input", "--output")
+
 
 def compress(
     pipeline: beam.Pipeline, job: CompressJob, attempt: str, started: float, resume: bool
@@ -88,16 +99,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress compress",
         "Compress a folder or bucket of images as JPEG for the machines that look at them.",
-        [
-            JobOptions,
-            PolicyOptions,
-            PromiseOptions,
-            CompressOptions,
-            ScoringOptions,
-            AskingOptions,
-            RetrainOnDriftOptions,
-        ],
-        ["--input", "--output"],
+        OPTIONS,
+        REQUIRED,
         sys.argv[1:] if argv is None else argv,
     )
     for name in ("input", "output", "cache", "publish"):

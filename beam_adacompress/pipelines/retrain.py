@@ -92,6 +92,10 @@ class _RetrainOptions:
         add("--seed", type=int, default=0, help="of training")
 
 
+OPTIONS = (PolicyOptions, _RetrainOptions, DriftOptions, PromiseOptions)
+REQUIRED = ("--scores",)
+
+
 def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress retrain ARGV` and returns its exit status.
 
@@ -101,8 +105,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress retrain",
         "Train a policy again from the scores of what it chose, and publish it if it is better.",
-        [PolicyOptions, _RetrainOptions, DriftOptions, PromiseOptions],
-        ["--scores"],
+        OPTIONS,
+        REQUIRED,
         sys.argv[1:] if argv is None else argv,
     )
     values["publish"] = values["publish"] and absolute(values["publish"])
@@ -125,8 +129,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     pipeline = beam.Pipeline(runner, options)
     read = beam.FlatMap(read_scores).with_output_types(Score)
     relearn(pipeline | "Parts" >> beam.Create(parts) | "ReadScores" >> read, job, scratch)
-    local.run_to_end(pipeline, options, contextlib.nullcontext())
-    report_on(came_of(scratch))
+    if local.run_to_end(pipeline, options, contextlib.nullcontext()):
+        report_on(came_of(scratch))
     return 0
 
 

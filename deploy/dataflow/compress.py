@@ -1,0 +1,8 @@
+"""The entry point of the flex template `compress`."""
+
+import sys
+
+from beam_adacompress.pipelines import template
+
+if __name__ == "__main__":
+    sys.exit(template.main("compress"))
