@@ -13,6 +13,8 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_adacompress.formats import Record, Replacement, ShardFormat
+
 
 class Kind(NamedTuple):
     """A format, by the name of a shard, and what one record is called."""
@@ -54,6 +56,29 @@ def read(kind: Kind, path: Path) -> list[tuple[str, bytes]]:
     with tarfile.open(path) as tar:
         contents = [tar.extractfile(member).read() for member in tar.getmembers()]
     return [(label.decode(), image) for image, label in zip(contents[::2], contents[1::2])]
+
+
+def records(data: bytes, form: ShardFormat) -> list[Record]:
+    """What a format finds in a shard."""
+    return list(form.records(io.BytesIO(data)))
+
+
+def rewritten(data: bytes, results: Mapping[str, Replacement], form: ShardFormat) -> bytes:
+    """What a format makes of a shard, with results by the names of records."""
+    target = io.BytesIO()
+    form.rewrite(io.BytesIO(data), target, results.get)
+    return target.getvalue()
+
+
+class Counting(io.BytesIO):
+    """A file that counts what is taken from it."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        got = super().read(size)
+        self.taken += len(got)
+        return got
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shards
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.formats import Record, Replacement, shard_format
@@ -22,13 +23,11 @@ def shard_of(table, **options):
 
 
 def records(data, form=FORMAT):
-    return list(form.records(io.BytesIO(data)))
+    return shards.records(data, form)
 
 
 def rewritten(data, results=None, form=FORMAT):
-    target = io.BytesIO()
-    form.rewrite(io.BytesIO(data), target, lambda name: (results or {}).get(name))
-    return target.getvalue()
+    return shards.rewritten(data, results or {}, form)
 
 
 def table(data):
@@ -153,13 +152,6 @@ def test_one_row_group_at_a_time():
     columns = {"image": [bytes([index % 256]) * 10_000 for index in range(400)]}
     data = shard_of(pa.table(columns), row_group_size=10, compression="NONE", use_dictionary=False)
 
-    class Counting(io.BytesIO):
-        taken = 0
-
-        def read(self, size=-1):
-            got = super().read(size)
-            Counting.taken += len(got)
-            return got
-
-    next(FORMAT.records(Counting(data)))
-    assert Counting.taken < len(data) / 3
+    source = shards.Counting(data)
+    next(FORMAT.records(source))
+    assert source.taken < len(data) / 3

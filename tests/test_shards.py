@@ -125,6 +125,23 @@ def test_a_run_goes_on_where_it_stopped(corpus, kind, compress, tmp_path, monkey
     assert found == expected
 
 
+def test_a_shard_that_could_not_be_read_is_tried_again(corpus, kind, compress, tmp_path, monkeypatch):
+    one, two = f"one{kind.suffix}", f"sub/two{kind.suffix}"
+    with monkeypatch.context() as patch:
+        opened = files.opened
+        patch.setattr(files, "opened", lambda path: opened(path + "?" if path.endswith(one) else path))
+        patch.setattr(ShardedFolder, "writing", lambda *args: opened("nowhere"))  # so the run ends before its end
+        assert compress(corpus, tmp_path / "out", f"--format={kind.format}") == 1
+    left = [path.name for path in (tmp_path / "out" / "_adacompress" / "rows").iterdir()]
+    assert sorted(left) == ["00000", "00001"]
+    for _ in range(2):
+        assert compress(corpus, tmp_path / "out", f"--format={kind.format}") == 0
+    assert sorted(files_of(tmp_path / "out" / "images")) == [one, two]
+    assert {key for key, row in manifest_rows(tmp_path / "out").items() if row.status == "failed"} == {
+        keys_of(kind, two)[3]
+    }
+
+
 def test_a_run_adds_what_is_new_and_what_has_changed(corpus, kind, compress, tmp_path):
     one, two = f"one{kind.suffix}", f"sub/two{kind.suffix}"
     options = (tmp_path / "out", f"--format={kind.format}")

@@ -9,6 +9,7 @@ import lzma
 import tarfile
 
 import pytest
+import shards
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.formats import Record, Replacement, shard_format
@@ -31,13 +32,11 @@ SHARD = tar_of(*SAMPLE)
 
 
 def records(data, form=FORMAT):
-    return list(form.records(io.BytesIO(data)))
+    return shards.records(data, form)
 
 
 def rewritten(data, results=None, form=FORMAT):
-    target = io.BytesIO()
-    form.rewrite(io.BytesIO(data), target, lambda name: (results or {}).get(name))
-    return target.getvalue()
+    return shards.rewritten(data, results or {}, form)
 
 
 def members(data):

@@ -17,6 +17,7 @@ from beam_adacompress.formats.contract import Record, Replace, ShardFormat
 _BATCH = 64  # rows read at a time
 _BYTES = "bytes"  # the field of a struct
 _USUAL = "image"
+_VERSIONS = ("1.0", "2.4", "2.6")  # of the format, that Arrow writes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _as_written(file: pq.ParquetFile) -> dict[str, object]:
     return {
         "compression": compression,
         "use_dictionary": dictionary or False,
-        "version": "1.0" if found.format_version == "1.0" else found.format_version,
+        "version": found.format_version if found.format_version in _VERSIONS else _VERSIONS[-1],
         "write_statistics": [column.path_in_schema for column in columns if column.is_stats_set] or False,
     }
 

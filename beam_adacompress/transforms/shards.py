@@ -21,7 +21,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
@@ -29,13 +29,21 @@ import apache_beam as beam
 from beam_adacompress import naming
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.formats import ShardFormat
+from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED
 from beam_adacompress.transforms import files, packs
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, SeveralOutputs
 from beam_adacompress.transforms.runs import RunFolder, read_rows
 from beam_adacompress.transforms.sinks import Fragment
-from beam_adacompress.transforms.sources import LocatedFailure, SourceImage, find_images, input_root, key_of
+from beam_adacompress.transforms.sources import (
+    LocatedFailure,
+    SourceImage,
+    find_images,
+    input_root,
+    key_of,
+    list_by,
+)
 
 _STAGE = "ReadImages"
 _FRAGMENTS = "fragments"
@@ -119,15 +127,7 @@ class ListShards(SeveralOutputs):
     folder: Optional[ShardedFolder] = None
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> ShardsAndFailures:
-        listed = (
-            pbegin
-            | "Input" >> beam.Create([(self.pattern, self.exclude, self.folder)])
-            | "List"
-            >> beam.ParDo(_List())
-            .with_output_types(Shard, **{FAILURES: LocatedFailure})
-            .with_outputs(FAILURES, main="shards")
-        )
-        return ShardsAndFailures(listed.shards, listed.failures)
+        return ShardsAndFailures(*list_by(_List(), pbegin, (self.pattern, self.exclude, self.folder), Shard))
 
 
 class _List(beam.DoFn):
@@ -208,7 +208,7 @@ class _Read(beam.DoFn):
                 yield beam.pvalue.TaggedOutput(_FRAGMENTS, Fragment(shard.number, path))
             if is_whole:
                 return
-            done = {row.key for path in earlier for row in read_rows(path) if row.status != FAILED}
+            done = {row.key for rows in earlier.values() for row in rows if row.status != FAILED}
         try:
             with files.opened(shard.path) as source:
                 for record in self._format.records(source):
@@ -242,16 +242,20 @@ class _Read(beam.DoFn):
         return beam.pvalue.TaggedOutput(FAILURES, failed)
 
 
-def _earlier(folder: ShardedFolder, shard: Shard) -> tuple[list[str], bool]:
-    """The files with rows of a shard that earlier attempts left, and whether nothing of it is left to do."""
+def _earlier(folder: ShardedFolder, shard: Shard) -> tuple[dict[str, list[ManifestRow]], bool]:
+    """The files with rows of a shard that earlier attempts left, and whether nothing of it is left to do.
+
+    Those that say that the shard could not be read are left out: it is tried again.
+    """
     part = folder.part(shard.number)
-    if files.exists(part) and files.exists(folder.image(shard.key)) and not _has_failed(part, shard):
-        return [part], True
-    return sorted(
-        file.path for file in files.listing(folder.rows_of(shard.number)) if packs.is_row_file(file.path)
-    ), False
+    if files.exists(part) and files.exists(folder.image(shard.key)):
+        rows = read_rows(part)
+        if not _could_not_be_read(shard, rows):
+            return {part: rows}, True
+    paths = sorted(file.path for file in files.listing(folder.rows_of(shard.number)))
+    found = {path: read_rows(path) for path in paths if packs.is_row_file(path)}
+    return {path: rows for path, rows in found.items() if not _could_not_be_read(shard, rows)}, False
 
 
-def _has_failed(part: str, shard: Shard) -> bool:
-    """Whether the shard as a whole could not be read, which is tried again."""
-    return any(row.key == shard.key for row in read_rows(part))
+def _could_not_be_read(shard: Shard, rows: Sequence[ManifestRow]) -> bool:
+    return any(row.key == shard.key for row in rows)

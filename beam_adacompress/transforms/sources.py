@@ -79,15 +79,25 @@ class ListImages(SeveralOutputs):
     exclude: Optional[str] = None
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> ImagesAndFailures:
-        listed = (
-            pbegin
-            | "Input" >> beam.Create([(self.pattern, self.exclude)])
-            | "List"
-            >> beam.ParDo(_List())
-            .with_output_types(ImageFile, **{FAILURES: LocatedFailure})
-            .with_outputs(FAILURES, main="images")
-        )
-        return ImagesAndFailures(listed.images, listed.failures)
+        return ImagesAndFailures(*list_by(_List(), pbegin, (self.pattern, self.exclude), ImageFile))
+
+
+def list_by(lister: beam.DoFn, pbegin: beam.pvalue.PBegin, given: Any, row: type[Any]) -> tuple[Any, Any]:
+    """What a DoFn lists, in one worker, and as `LocatedFailure` rows what it cannot.
+
+    Args:
+      lister: takes `given`, and gives rows and, tagged, failures.
+      pbegin: of the pipeline.
+      given: what to list.
+      row: the type of its rows.
+    """
+    listed = (
+        pbegin
+        | "Input" >> beam.Create([given])
+        | "List"
+        >> beam.ParDo(lister).with_output_types(row, **{FAILURES: LocatedFailure}).with_outputs(FAILURES, main="listed")
+    )
+    return listed.listed, listed.failures
 
 
 class _List(beam.DoFn):

@@ -19,7 +19,7 @@ from beam_adacompress.formats import UriList, read_list
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
 from beam_adacompress.transforms.runs import RunFolder, read_rows
-from beam_adacompress.transforms.sources import SHARD_SIZE, ImageFile, LocatedFailure, image_file
+from beam_adacompress.transforms.sources import SHARD_SIZE, ImageFile, LocatedFailure, image_file, list_by
 
 _STAGE = "ListImages"
 
@@ -79,15 +79,7 @@ class ListUris(SeveralOutputs):
     image_field: Any = None
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> ImagesAndFailures:
-        listed = (
-            pbegin
-            | "Input" >> beam.Create([(self.path, self.image_field)])
-            | "List"
-            >> beam.ParDo(_List())
-            .with_output_types(ImageFile, **{FAILURES: LocatedFailure})
-            .with_outputs(FAILURES, main="images")
-        )
-        return ImagesAndFailures(listed.images, listed.failures)
+        return ImagesAndFailures(*list_by(_List(), pbegin, (self.path, self.image_field), ImageFile))
 
 
 class _List(beam.DoFn):
