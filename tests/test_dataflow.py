@@ -15,6 +15,7 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 from conftest import make_corpus, manifest_rows
 from gcs import emulated
 
+from beam_adacompress import scores
 from beam_adacompress.pipelines import cli
 from beam_adacompress.transforms import sources
 
@@ -106,11 +107,16 @@ def shuffles(proto):
     return found
 
 
+# beam.Create of what is known when the job is built, names of images, is encoded already.
+CREATED = "MaybeReshuffle/Reshuffle/ReshufflePerKey/GroupByKey"
+
+
 def unseen(found):
     """The shuffles of image bytes, or of what nobody knows."""
     return {
         stage: coders
         for stage, coders in found.items()
+        if not stage.endswith(CREATED)
         if any(coder.startswith("bytes in") or coder == "beam:coder:bytes:v1" for coder in coders)
         or ("FastPrimitivesCoder" in coders and not stage.endswith(tuple(PICKLED)) and "Reshuffle" not in stage)
     }
@@ -137,12 +143,20 @@ JOBS = {
     "score": ["score", "--input=IN/out", "--output=gs://photos/e", f"--backend={VISION}"],
     "serve": ["serve", "--subscription=projects/our-project/subscriptions/new", "--output=gs://photos/f"],
     "tables fit": ["tables", "fit", "--input=IN/in", "--output=gs://photos/t.json"],
+    "retrain": ["retrain", "--scores=gs://photos/scores", "--publish=gs://photos/policies"],
+    "train": ["train", "--input=IN/in", "--output=gs://photos/p", f"--backend={VISION}"],
+    "evaluate": ["evaluate", "--input=IN/in", "--output=gs://photos/q", f"--backend={VISION}", "--split=all"],
 }
+
+# These go by what their jobs come to, and say so where there is nothing to go by.
+OF_SEVERAL_STEPS = ("train", "evaluate")
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_only_names_and_small_rows_are_shuffled(build, finished, capsys, name):
-    proto = build(*(argument.replace("IN/", f"{finished}/") for argument in JOBS[name]))
+def test_only_names_and_small_rows_are_shuffled(build, finished, storage, capsys, name):
+    storage.blob("scores/scores/part-00000.parquet").upload_from_string(scores.to_parquet([]))
+    argv = [argument.replace("IN/", f"{finished}/") for argument in JOBS[name]]
+    proto = build(*argv, status=int(name in OF_SEVERAL_STEPS))
     found = shuffles(proto)
     assert unseen(found) == {}
     assert found or name == "serve"
