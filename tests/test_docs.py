@@ -14,6 +14,7 @@ from typing import Any
 import apache_beam as beam
 import pytest
 import shards
+import yaml
 from conftest import encoded, picture
 from loopback import json_reply, serving
 from PIL import Image
@@ -28,6 +29,34 @@ DOCS = Path(__file__).parent.parent / "docs"
 PIPELINE, DCT, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)
 
 POLICIES = re.findall("```python\n(.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL)
+
+
+CHECKOUT = DOCS.parent
+PAGES = sorted(
+    page for pattern in ("*", "docs/*", "examples/**/*", "deploy/**/*") for page in CHECKOUT.glob(f"{pattern}.md")
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(page):
+    text = re.sub("```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    for link in links:
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target), link
+
+
+def headings(page):
+    lines = [line.lstrip("#").strip() for line in page.read_text().splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_the_flink_example_is_a_cluster():
+    cluster = yaml.safe_load((CHECKOUT / "examples" / "flink" / "session-cluster.yaml").read_text())
+    names = [each["name"] for each in cluster["spec"]["taskManager"]["podTemplate"]["spec"]["containers"]]
+    assert (cluster["kind"], names) == ("FlinkDeployment", ["flink-main-container", "beam-worker-pool"])
 
 
 def test_a_policy_in_a_pipeline(tmp_path, monkeypatch, capsys):
