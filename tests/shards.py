@@ -81,6 +81,15 @@ class Counting(io.BytesIO):
         return got
 
 
+class Lost(io.BytesIO):
+    """A file of which the beginning can be read and no more."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell() >= 512:
+            raise ConnectionError("connection lost")
+        return super().read(size)
+
+
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)

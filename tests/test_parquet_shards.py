@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shards
+from pyarrow.parquet import encryption
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.formats import Record, Replacement, shard_format
@@ -107,6 +109,44 @@ def test_row_groups_and_compression_are_kept():
             assert ("RLE_DICTIONARY" in other.encodings) == ("RLE_DICTIONARY" in one.encodings)
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.6"])
+def test_timestamps_as_other_writers_have_them(version):
+    when = pa.array([1234567890123456789, None], pa.timestamp("ns"))
+    data = shard_of(
+        pa.table({"image": [b"a", b"b"], "when": when}), version=version, use_deprecated_int96_timestamps=True
+    )
+    result = rewritten(data, {"00000000": Replacement(b"c", renamed=False)})
+    assert table(result)["when"].combine_chunks() == when
+    assert pq.ParquetFile(io.BytesIO(result)).schema.column(1).physical_type == "INT96"
+
+
+def test_nanoseconds_in_a_file_of_version_1():
+    when = pa.array([1234567890123456789], pa.timestamp("ns"))
+    data = shard_of(pa.table({"image": [b"a"], "when": when}), version="2.6")
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    assert data[start : start + 2] == b"\x15\x04"  # the field `version` of the footer: 2
+    data = data[: start + 1] + b"\x02" + data[start + 2 :]  # 1
+    assert pq.ParquetFile(io.BytesIO(data)).metadata.format_version == "1.0"
+    assert table(rewritten(data, {"00000000": Replacement(b"c", renamed=False)}))["when"].combine_chunks() == when
+
+
+def test_dictionaries_in_a_file_of_version_1():
+    data = shard_of(pa.table({"image": [b"a", b"b"], "label": ["x", "x"]}), version="1.0", use_dictionary=["label"])
+    before, after = (pq.ParquetFile(io.BytesIO(each)).metadata.row_group(0) for each in (data, rewritten(data)))
+    assert [after.column(index).encodings for index in range(2)] == [
+        before.column(index).encodings for index in range(2)
+    ]
+
+
+def test_a_null_struct_whose_bytes_may_not_be_null():
+    fields = [pa.field("bytes", pa.binary(), nullable=False)]
+    images = pa.StructArray.from_arrays([pa.array([b"a", b""])], fields=fields, mask=pa.array([False, True]))
+    data = shard_of(pa.table({"image": images}))
+    assert [record.data for record in records(data)] == [b"a", None]
+    result = rewritten(data, {"00000000": Replacement(b"c", renamed=False)})
+    assert table(result)["image"].to_pylist() == [{"bytes": b"c"}, None]
+
+
 def test_an_empty_shard():
     data = shard_of(pa.table({"image": pa.array([], pa.binary()), "label": pa.array([], pa.int8())}))
     assert records(data) == []
@@ -122,6 +162,20 @@ def test_which_column():
     assert records(shard_of(pa.table({"a": ["x"], "jpeg": [b"2"]}))) == [Record("00000000", b"2")]
     struct = pa.array([{"bytes": b"3", "path": ""}], STRUCT)
     assert records(shard_of(pa.table({"a": [b"1"], "photo": struct}))) == [Record("00000000", b"3")]
+
+
+@pytest.mark.parametrize("image_field", [None, "image"])
+def test_two_columns_of_one_name(image_field):
+    data = shard_of(pa.Table.from_arrays([pa.array([b"1"]), pa.array([b"2"])], names=["image", "image"]))
+    with pytest.raises(ImageError, match=r"image \(binary\), image \(binary\)") as raised:
+        records(data, shard_format("parquet", image_field))
+    assert raised.value.reason == "no-such-field"
+
+
+def test_lists_of_images_are_not_supported():
+    data = shard_of(pa.table({"images": pa.array([[{"bytes": b"1", "path": "p"}]], pa.list_(STRUCT))}))
+    with pytest.raises(ImageError, match=r"images \(list<.*; lists of images are not supported"):
+        records(data)
 
 
 @pytest.mark.parametrize("image_field", ["c", "label"])
@@ -146,6 +200,38 @@ def test_damage_is_noticed(damage):
         with pytest.raises(ImageError, match="it cannot be read as Parquet") as raised:
             read(data)
         assert raised.value.reason == "corrupt-shard"
+
+
+class _Keys(encryption.KmsClient):
+    """Keys that are no secret."""
+
+    def wrap_key(self, key_bytes, master_key_identifier):
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key, master_key_identifier):
+        return base64.b64decode(wrapped_key)
+
+
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+@pytest.mark.parametrize("column", ["image", "label"])
+def test_encryption_is_refused(column, plaintext_footer):
+    how = encryption.EncryptionConfiguration(
+        footer_key="k", column_keys={"k": [column]}, plaintext_footer=plaintext_footer
+    )
+    properties = encryption.CryptoFactory(lambda _: _Keys()).file_encryption_properties(
+        encryption.KmsConnectionConfig(), how
+    )
+    data = shard_of(pa.table({"image": [b"a"], "label": ["x"]}), encryption_properties=properties)
+    # By rewriting alone all columns are read.
+    with pytest.raises(ImageError, match="it is encrypted, which is not supported") as raised:
+        rewritten(data)
+    assert raised.value.reason == "unsupported-shard"
+
+
+def test_a_connection_that_is_lost_is_no_damage():
+    data = shard_of(pa.table({"image": [bytes(range(256))] * 1000}), use_dictionary=False, compression="NONE")
+    with pytest.raises(ConnectionError):
+        next(FORMAT.records(shards.Lost(data)))
 
 
 def test_one_row_group_at_a_time():

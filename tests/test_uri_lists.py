@@ -53,6 +53,19 @@ def test_parquet_keeps_its_other_columns():
     assert found.schema.metadata[b"mine"] == b"kept"
 
 
+def test_parquet_keeps_its_compression():
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"uri": ["a"], "n": [1]}), buffer, compression={"uri": "ZSTD", "n": "NONE"})
+    result = read_list(buffer.getvalue(), "list.parquet").replaced(["b"])
+    group = pq.ParquetFile(io.BytesIO(result)).metadata.row_group(0)
+    assert [group.column(index).compression for index in range(2)] == ["ZSTD", "UNCOMPRESSED"]
+
+
+def test_a_byte_order_mark_is_kept():
+    data = b"\xef\xbb\xbfuri,n\r\na,1\r\n"
+    assert read_list(data, "list.csv").replaced(["b"]) == data.replace(b"a,", b"b,")
+
+
 def test_which_column():
     data = b"image,uri,other\n1,2,3\n"
     assert read_list(data, "x.csv").uris == ["2"]
@@ -66,6 +79,7 @@ def test_which_column():
         (b"a,b\n1,2\n", "x.csv", "c", "no-such-field", "it has no column c, but a, b"),
         (b"", "x.csv", None, "corrupt-shard", "it is empty"),
         (b"uri\n\xff\n", "x.csv", None, "corrupt-shard", "it is no CSV file in UTF-8"),
+        (gzip.compress(b"uri\na\n")[:10] + b"\xff" * 9, "x.csv.gz", None, "corrupt-shard", "it is no CSV file"),
         (b"uri,n\na,1\nb\n", "x.csv", None, "corrupt-shard", "row 3 has 1 columns, and the header 2"),
         (b"uri,n\na,1\n ,2\n", "x.csv", None, "no-image", "image 2 of it has no URI, but ' '"),
         (b"text", "x.parquet", None, "corrupt-shard", "it is no whole Parquet file"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -141,6 +142,26 @@ def test_images_that_are_too_large_are_carried_along():
     assert contents(rewritten(SHARD, {}, form)) == list(SAMPLE)
 
 
+def test_names_that_are_made_are_not_made_twice():
+    data = tar_of(("00000002/a.jpg", b"a"), ("a.jpg", b"b"), ("a.jpg", b"c"))
+    assert [record.name for record in records(data)] == ["00000002/a.jpg", "a.jpg", "00000002/00000002/a.jpg"]
+
+
+def test_one_name_in_two_writings_is_taken():
+    data = tar_of(("./0.png", b"a"), ("0.jpg", b"b"), ("x/1.jpg", b"c"), ("x/./1.png", b"d"))
+    assert [record.may_rename for record in records(data)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [(tarfile.LNKTYPE, "x/0.png"), (tarfile.SYMTYPE, "../x/0.png"), (tarfile.SYMTYPE, "./0.png")]
+)
+def test_what_a_link_leads_to_keeps_its_name(kind, target):
+    link = tarfile.TarInfo("y/link" if target.startswith("..") else "x/link")
+    link.type, link.linkname = kind, target
+    data = tar_of(("x/0.png", b"a"), (link, None), ("x/1.png", b"b"))
+    assert [record.may_rename for record in records(data)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("pack", "unpack"),
     [(gzip.compress, gzip.decompress), (bz2.compress, bz2.decompress), (lzma.compress, lzma.decompress)],
@@ -155,6 +176,30 @@ def test_compression_is_kept(pack, unpack):
     assert unpack(result) == rewritten(SHARD, replaced)
     with pytest.raises(ImageError, match="it is no whole tar file"):
         records(packed[: len(packed) // 2])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bzip2", "xz"])
+def test_a_flipped_bit_in_a_compressed_shard_is_noticed(pack):
+    noise = b"".join(hashlib.sha256(bytes([index])).digest() for index in range(64))
+    packed = pack(tar_of(("0.jpg", noise), ("1.jpg", noise[::-1])))
+    for place in range(len(packed) // 5, len(packed) // 2, 97):
+        damaged = bytearray(packed)
+        damaged[place] ^= 1
+        for read in (records, rewritten):
+            with pytest.raises(ImageError) as raised:
+                read(bytes(damaged))
+            assert raised.value.reason == "corrupt-shard"
+
+
+def test_tar_files_one_behind_the_other_are_refused():
+    with pytest.raises(ImageError, match=r"it goes on where the tar file ends, behind the member 001\.cls") as raised:
+        records(SHARD + SHARD)
+    assert raised.value.reason == "unsupported-shard"
+
+
+def test_a_connection_that_is_lost_is_no_damage():
+    with pytest.raises(ConnectionError):
+        next(FORMAT.records(shards.Lost(SHARD * 10)))
 
 
 def test_zstd_is_refused():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import gzip
 import io
+import zlib
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_adacompress.errors import ImageError
+from beam_adacompress.formats.parquet import as_written
 
 USUAL = ("uri", "url", "gcs_uri", "path", "image_path", "file", "filename", "file_name", "image")
 
@@ -29,7 +32,9 @@ class UriList:
     _table: Any  # pa.Table, or the rows of a CSV file with the header
     _column: int
     _dialect: Any  # of the CSV file; None for Parquet
-    _is_gzip: bool
+    _is_gzip: bool = False
+    _encoding: str = "utf-8"
+    _written: Any = None  # how the Parquet file was, see parquet.as_written
 
     def replaced(self, uris: Sequence[str]) -> bytes:
         """The content of the same list with other URIs, all else as it was.
@@ -39,14 +44,14 @@ class UriList:
         """
         assert len(uris) == len(self.uris), (len(uris), len(self.uris))
         if self._dialect is None:
-            return _parquet(self._table, self._column, uris)
+            return _parquet(self._table, self._column, uris, self._written)
         text = io.StringIO(newline="")
         writer = csv.writer(text, self._dialect)
         header, *rows = self._table
         writer.writerow(header)
         for row, uri in zip(rows, uris):
             writer.writerow([*row[: self._column], uri, *row[self._column + 1 :]])
-        content = text.getvalue().encode()
+        content = text.getvalue().encode(self._encoding)
         return gzip.compress(content, mtime=0) if self._is_gzip else content
 
 
@@ -69,28 +74,31 @@ def read_list(data: bytes, path: str, image_field: Optional[str] = None) -> UriL
 
 def _from_parquet(data: bytes, image_field: Optional[str]) -> UriList:
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table, written = file.read(), as_written(file)
+    except (pa.ArrowException, OSError) as error:
         raise ImageError("corrupt-shard", f"it is no whole Parquet file: {' '.join(str(error).split())}") from error
     column = _column_of(table.schema.names, image_field)
     uris = table.column(column).to_pylist()
-    return UriList(_checked(uris), table, column, None, False)
+    return UriList(_checked(uris), table, column, None, _written=written)
 
 
-def _parquet(table: pa.Table, column: int, uris: Sequence[str]) -> bytes:
+def _parquet(table: pa.Table, column: int, uris: Sequence[str], written: dict[str, Any]) -> bytes:
     field = table.schema.field(column)
     buffer = io.BytesIO()
-    pq.write_table(table.set_column(column, field, pa.array(uris, field.type)), buffer)
+    pq.write_table(table.set_column(column, field, pa.array(uris, field.type)), buffer, **written)
     return buffer.getvalue()
 
 
 def _from_csv(data: bytes, image_field: Optional[str]) -> UriList:
     is_gzip = data.startswith(b"\x1f\x8b")
     try:
-        text = (gzip.decompress(data) if is_gzip else data).decode("utf-8-sig")
+        content = gzip.decompress(data) if is_gzip else data
+        encoding = "utf-8-sig" if content.startswith(codecs.BOM_UTF8) else "utf-8"
+        text = content.decode(encoding)
         dialect = _dialect(text)
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), dialect, strict=True) if row]
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ImageError("corrupt-shard", f"it is no CSV file in UTF-8: {error}") from error
     if not rows:
         raise ImageError("corrupt-shard", "it is empty; its first line has to name the columns")
@@ -98,7 +106,7 @@ def _from_csv(data: bytes, image_field: Optional[str]) -> UriList:
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(rows[0]):
             raise ImageError("corrupt-shard", f"row {number} has {len(row)} columns, and the header {len(rows[0])}")
-    return UriList(_checked([row[column] for row in rows[1:]]), rows, column, dialect, is_gzip)
+    return UriList(_checked([row[column] for row in rows[1:]]), rows, column, dialect, is_gzip, encoding)
 
 
 def _dialect(text: str) -> type[csv.Dialect]:

@@ -17,6 +17,7 @@ from beam_adacompress.formats.contract import Record, Replace, ShardFormat
 _BATCH = 64  # rows read at a time
 _BYTES = "bytes"  # the field of a struct
 _USUAL = "image"
+_DICTIONARY = {"RLE_DICTIONARY", "PLAIN_DICTIONARY"}  # the latter in files of version 1
 _VERSIONS = ("1.0", "2.4", "2.6")  # of the format, that Arrow writes
 
 
@@ -50,18 +51,21 @@ class Parquet(ShardFormat):
         with _damage(), pq.ParquetFile(source) as file:
             schema, start = file.schema_arrow, 0
             place = schema.get_field_index(self._column(schema))
-            with pq.ParquetWriter(target, schema, **_as_written(file)) as writer:
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group)
+            groups = map(file.read_row_group, range(file.num_row_groups))
+            table = next(groups, None)  # first: Arrow ends the process over how an encrypted column was written
+            with pq.ParquetWriter(target, schema, **as_written(file)) as writer:
+                while table is not None:
                     chunks = []
                     for chunk in table.column(place).chunks:
                         chunks.append(_replaced(chunk, start, replace))
                         start += len(chunk)
                     images = pa.chunked_array(chunks, schema.field(place).type)
                     writer.write_table(table.set_column(place, schema.field(place), images), table.num_rows or None)
+                    table = next(groups, None)
 
     def _column(self, schema: pa.Schema) -> str:
-        names = [field.name for field in schema if _holds_images(field.type)]
+        unique = [field for field in schema if schema.get_field_index(field.name) >= 0]
+        names = [field.name for field in unique if _holds_images(field.type)]
         structs = [name for name in names if pa.types.is_struct(schema.field(name).type)]
         listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
         if self.image_field is not None:
@@ -74,7 +78,9 @@ class Parquet(ShardFormat):
             if len(candidates) == 1:
                 return str(candidates[0])
         raise ImageError(
-            "no-such-field", f"which column has the images? Name it with --image-field; there are {listed}"
+            "no-such-field",
+            f"which column has the images? Name it with --image-field; there are {listed}; "
+            "lists of images are not supported",
         )
 
 
@@ -93,18 +99,15 @@ def _holds_images(kind: pa.DataType) -> bool:
     return _is_binary(kind)
 
 
-def _bytes_of(column: pa.Array) -> pa.Array:
-    """The images of a column, null where the struct is."""
-    return pc.struct_field(column, _BYTES) if pa.types.is_struct(column.type) else column
-
-
 def _images(column: pa.Array) -> Iterator[Optional[bytes]]:
-    return (value.as_py() for value in _bytes_of(column))
+    """The images of a column; None where it or its struct is null."""
+    images = pc.struct_field(column, _BYTES) if pa.types.is_struct(column.type) else column
+    return (value.as_py() for value in images)
 
 
 def _replaced(column: pa.Array, start: int, replace: Replace) -> pa.Array:
     """A column with results in the places of images; `start` is the row of its first one."""
-    before = _bytes_of(column)
+    before = column.field(_BYTES) if pa.types.is_struct(column.type) else column
     results = [replace(_name(start + row)) for row in range(len(column))]
     if not any(results):
         return column
@@ -113,11 +116,11 @@ def _replaced(column: pa.Array, start: int, replace: Replace) -> pa.Array:
     if not pa.types.is_struct(column.type):
         return after
     fields = list(column.type)
-    arrays = [after if field.name == _BYTES else pc.struct_field(column, field.name) for field in fields]
+    arrays = [after if field.name == _BYTES else column.field(field.name) for field in fields]
     return pa.StructArray.from_arrays(arrays, fields=fields, mask=column.is_null())
 
 
-def _as_written(file: pq.ParquetFile) -> dict[str, object]:
+def as_written(file: pq.ParquetFile) -> dict[str, object]:
     """How a file was written, as far as it says so: for pq.ParquetWriter."""
     found = file.metadata
     if not found.num_row_groups:
@@ -125,13 +128,20 @@ def _as_written(file: pq.ParquetFile) -> dict[str, object]:
     group = found.row_group(0)
     columns = [group.column(index) for index in range(group.num_columns)]
     compression = {column.path_in_schema: _codec(column.compression) for column in columns}
-    dictionary = [column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings]
+    dictionary = [column.path_in_schema for column in columns if not _DICTIONARY.isdisjoint(column.encodings)]
+    is_known = found.format_version in _VERSIONS and not _has_nanoseconds(file)
     return {
         "compression": compression,
         "use_dictionary": dictionary or False,
-        "version": found.format_version if found.format_version in _VERSIONS else _VERSIONS[-1],
+        "version": found.format_version if is_known else _VERSIONS[-1],
+        "use_deprecated_int96_timestamps": any(column.physical_type == "INT96" for column in columns),
         "write_statistics": [column.path_in_schema for column in columns if column.is_stats_set] or False,
     }
+
+
+def _has_nanoseconds(file: pq.ParquetFile) -> bool:
+    """Whether a column needs them, which other writers than Arrow put into files that call themselves version 1."""
+    return any("nanoseconds" in str(file.schema.column(index).logical_type) for index in range(len(file.schema)))
 
 
 def _codec(name: str) -> str:
@@ -143,6 +153,8 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # else Arrow's own, of damage
-            raise
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # what Arrow says of damage is a bare OSError
+        if "decrypt" in str(error):
+            raise ImageError("unsupported-shard", "it is encrypted, which is not supported; decrypt it") from error
         raise ImageError("corrupt-shard", f"it cannot be read as Parquet: {' '.join(str(error).split())}") from error

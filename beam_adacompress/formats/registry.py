@@ -16,7 +16,7 @@ FORMATS = ("files", *_SHARDS, "list")
 
 # By the end of a name; `train.tfrecord-00003-of-00100` is how TensorFlow's own tools call shards.
 _ENDINGS = (
-    ("tfrecord", re.compile(r"\.tfrecords?(-[\d?*]+-of-[\d?*]+)?(\.gz|\.zlib)?$")),
+    ("tfrecord", re.compile(r"\.tfrecords?(-[\d?*]+(-of-[\d?*]+)?|\*)?(\.gz|\.zlib)?$")),
     ("parquet", re.compile(r"\.parquet$")),
     ("webdataset", re.compile(r"\.(tar(\.gz|\.bz2|\.xz)?|tgz)$")),
     ("list", re.compile(r"\.csv(\.gz)?$")),

@@ -12,6 +12,7 @@ import dataclasses
 import gzip
 import io
 import lzma
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from beam_adacompress.errors import ImageError
 from beam_adacompress.formats.contract import Record, Replace, Replacement, ShardFormat
 
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_PIECE = 1024 * 1024
 _MAGIC = ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
@@ -91,21 +93,32 @@ class WebDataset(ShardFormat):
         """The members that are images, by their places; headers alone are read for it."""
         members = tar.getmembers()
         _check_end(tar, members)
-        taken = {member.name for member in members}
+        taken = {_plain(member.name) for member in members}
+        linked = {_target(member) for member in members if member.islnk() or member.issym()}
         names: set[str] = set()
         images = {}
         for index, member in enumerate(members):
             if not member.isreg() or not member.name.lower().endswith(self._extensions()):
                 continue
             record = _safe(member.name, index)
-            if record in names:  # tar has no objection to two members of one name
+            while record in names:  # tar has no objection to two members of one name
                 record = f"{index:08d}/{record}"
             names.add(record)
             renamed = f"{member.name.rpartition('.')[0]}.jpg"
-            is_free = renamed == member.name or renamed not in taken
-            images[member.offset] = _Image(record, renamed if is_free else None)
-            taken.add(renamed)
+            is_free = _plain(renamed) not in taken and _plain(member.name) not in linked
+            images[member.offset] = _Image(record, renamed if renamed == member.name or is_free else None)
+            taken.add(_plain(renamed))
         return images
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared: `./0.jpg` and `0.jpg` are one file."""
+    return posixpath.normpath(name)
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """The member that a link leads to, which must keep its name. Of symbolic ones, seen from their folder."""
+    return _plain(posixpath.join(posixpath.dirname(link.name), link.linkname) if link.issym() else link.linkname)
 
 
 def _safe(name: str, index: int) -> str:
@@ -128,16 +141,20 @@ def _described(member: tarfile.TarInfo, image: _Image, result: Replacement) -> t
 
 
 def _check_end(tar: tarfile.TarFile, members: list[tarfile.TarInfo]) -> None:
-    """tarfile takes a damaged header for the end, and what is behind it would be lost."""
+    """Reads to the end. tarfile takes a damaged header for it, and what is behind would be lost, as would a tar file
+    that was appended to another; and the checksum of a compressed file is its last bytes."""
     last = members[-1] if members else None
     if any(member.issparse() for member in members):
         raise ImageError("unsupported-shard", "it holds sparse files, which are not supported; pack it anew")
     end = 0 if last is None else last.offset_data + (-(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
     file = cast(BinaryIO, tar.fileobj)
     file.seek(end)
+    where = "at its beginning" if last is None else f"behind the member {last.name}"
     if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-        where = "at its beginning" if last is None else f"behind the member {last.name}"
         raise ImageError("corrupt-shard", f"the tar file is damaged {where}")
+    while piece := file.read(_PIECE):
+        if piece.strip(b"\0"):
+            raise ImageError("unsupported-shard", f"it goes on where the tar file ends, {where}; pack it anew")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -153,7 +170,9 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _damage() -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except (*_BROKEN, OSError) as error:
+        if not isinstance(error, _BROKEN) and (type(error) is not OSError or error.errno is not None):
+            raise  # what bz2 and tarfile say of damage is a bare OSError
         raise ImageError("corrupt-shard", f"it is no whole tar file: {error}") from error
 
 
