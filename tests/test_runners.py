@@ -1,10 +1,11 @@
-"""Runners that must not be used."""
+"""DirectRunner, and runners that must not be used; for others see test_compress_job and test_portable."""
 
 from __future__ import annotations
 
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from conftest import files_of, manifest_rows
 
 from beam_adacompress import ChooseQuality, CompressJPEG, EncodedImage, ReadImages
 from beam_adacompress.transforms.runners import refusal
@@ -35,3 +36,21 @@ def test_the_transforms_refuse_it():
 @pytest.mark.parametrize("runner", ["DirectRunner", "FlinkRunner", "DataflowRunner", None, FnApiRunner()])
 def test_others_are_not_refused(runner):
     assert refusal(runner) is None
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--runner=DirectRunner"],
+        ["--runner=DirectRunner", "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+    ],
+    ids=["one process", "two processes"],
+)
+def test_the_same_results_with_direct_runner(compressed, compress, tmp_path, flags):
+    def of(output):
+        rows = {key: row._replace(seconds=None) for key, row in manifest_rows(output).items()}
+        return files_of(output / "images"), rows
+
+    assert compress(compressed / "in", tmp_path / "out", *flags) == 0
+    assert of(tmp_path / "out") == of(compressed / "out")
+    assert len(files_of(tmp_path / "out" / "images")) == 6

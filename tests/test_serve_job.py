@@ -24,7 +24,7 @@ RECEIVE = [f"--subscription={SUBSCRIPTION}", "--output=/out"]
         (["--output=/out"], "give either input, which is watched, or subscription, which tells; neither is given"),
         ([*WATCH, *RECEIVE], "give either input, which is watched, or subscription, which tells; both are given"),
         (["--input=/out/images", "--output=/out"], "the input /out/images lies in the output /out: choose another"),
-        ([*RECEIVE, "--stop-after=9"], "stop_after is about watching: give input in the place of subscription"),
+        ([*RECEIVE, "--stop-after=0"], "stop_after must be above 0 seconds, got 0.0"),
         ([*RECEIVE, "--only-new"], "only_new is about watching: give input in the place of subscription"),
         ([*WATCH, "--window=0"], "window must be above 0 seconds, got 0.0"),
         ([*WATCH, "--refresh=0"], "refresh must be above 0 seconds, got 0.0"),
@@ -50,7 +50,17 @@ RECEIVE = [f"--subscription={SUBSCRIPTION}", "--output=/out"]
             [*WATCH, "--runner=BundleBasedDirectRunner", "--stop-after=1"],
             "BundleBasedDirectRunner cannot watch a",
         ),
-        ([*RECEIVE, "--runner=FlinkRunner"], "FlinkRunner does not read from Pub/Sub: use DataflowRunner, or, to try"),
+        ([*RECEIVE, "--runner=FnApiRunner"], "FnApiRunner ends all windows when the job ends, and this one would not"),
+        (
+            [*RECEIVE, "--runner=BundleBasedDirectRunner", "--stop-after=9"],
+            "BundleBasedDirectRunner reads from Pub/Sub for ever: use FnApiRunner with --stop-after",
+        ),
+        (
+            [*RECEIVE, "--runner=DataflowRunner", "--stop-after=9"],
+            "DataflowRunner reads from Pub/Sub until it is drained: do that in the place of --stop-after",
+        ),
+        ([*WATCH, "--runner=DaskRunner"], "DaskRunner drops batches and mixes up outputs without a word"),
+        ([*WATCH, "--stop-after=9", "--notify=images"], "PubSub topic must be in the form"),
         ([*WATCH, "--runner=DataflowRunner"], "Dataflow's workers do not reach /photos: give --input gs://..."),
         ([*RECEIVE, "--runner=DataflowRunner"], "Dataflow's workers do not reach /out: give --output gs://..."),
     ],
@@ -64,13 +74,20 @@ def test_which_runner():
     def chosen(flags, **source):
         found = serve.choose_runner(ServeJob(output="/out", **source), PipelineOptions(flags))
         name = found.runner if isinstance(found.runner, str) else type(found.runner).__name__
-        return name, found.is_local, found.streams
+        return name, *found[1:]
 
-    assert chosen([], input="/photos", stop_after=1) == ("FnApiRunner", True, False)
-    assert chosen(["--runner=DirectRunner"], subscription=SUBSCRIPTION) == ("BundleBasedDirectRunner", True, True)
+    assert chosen([], input="/photos", stop_after=1)[:3] == ("FnApiRunner", True, False)
+    bundles = ("BundleBasedDirectRunner", True, True, False)
+    assert chosen([], subscription=SUBSCRIPTION) == bundles
+    for runner in ("DirectRunner", "BundleBasedDirectRunner"):
+        assert chosen([f"--runner={runner}"], subscription=SUBSCRIPTION) == bundles
+    for flags in ([], ["--runner=DirectRunner"], ["--runner=FnApiRunner"]):
+        assert chosen(flags, subscription=SUBSCRIPTION, stop_after=1) == ("FnApiRunner", True, False, True)
+    for runner in ("PrismRunner", "FlinkRunner"):
+        assert chosen([f"--runner={runner}"], subscription=SUBSCRIPTION) == (runner, False, True, True)
     for runner in ("PrismRunner", "FlinkRunner", "DataflowRunner"):
-        assert chosen([f"--runner={runner}"], input="/photos") == (runner, False, True)
-    assert chosen(["--runner=DataflowRunner"], subscription=SUBSCRIPTION) == ("DataflowRunner", False, True)
+        assert chosen([f"--runner={runner}"], input="/photos")[:3] == (runner, False, True)
+    assert chosen(["--runner=DataflowRunner"], subscription=SUBSCRIPTION) == ("DataflowRunner", False, True, False)
 
 
 @pytest.mark.parametrize("streams", [True, False])

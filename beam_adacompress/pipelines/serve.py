@@ -1,6 +1,6 @@
 """`adacompress serve`: the whole loop as one streaming job.
 
-WatchImages ─┬▶ ReadFiles ─▶ ChooseQuality ─▶ CompressJPEG ─┬▶ CommitRows: images/, manifest/
+WatchImages ─┬▶ ReadFiles ─▶ ChooseQuality ─▶ CompressJPEG ─┬▶ CommitRows: images/, manifest/ ─▶ NotifyImages
 or Receive ──┘                     ▲                         └▶ ScoreWithBackend ─▶ scores/
                                    │                                  ▲   └▶ EstimateDrift ─▶ RetrainAgent ─▶ drift/
                       LATEST, STATE└──────────────────────────────────┴──────────────────────────────┘
@@ -37,11 +37,14 @@ from beam_adacompress.records import Score
 from beam_adacompress.scores import score_of
 from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.arrivals import require_pubsub
+from beam_adacompress.transforms.notify import NotifyEach, NotifyImages
+from beam_adacompress.transforms.runners import refusal
 from beam_adacompress.transforms.serve_sinks import WriteEach, WriteWindows, encoded_failures, encoded_scores
 from beam_adacompress.transforms.sources import ReadFiles
 from beam_adacompress.version import versions
 
 _DIRECT = "DirectRunner"
+_BUNDLES = "BundleBasedDirectRunner"
 _STREAMING = "--runner=DataflowRunner or FlinkRunner, or, on this machine, PrismRunner"
 
 
@@ -51,9 +54,10 @@ class Chosen(NamedTuple):
     runner: Any  # a PipelineRunner, or the name of one
     is_local: bool
     streams: bool  # windows end while the job goes on, and not with it
+    pulls: bool = False  # it has no reader of Pub/Sub, so that ours is used
 
 
-def serve(pipeline: beam.Pipeline, job: ServeJob, attempt: str, streams: bool = True) -> None:
+def serve(pipeline: beam.Pipeline, job: ServeJob, attempt: str, streams: bool = True, pulls: bool = False) -> None:
     """Adds the job to a pipeline.
 
     Args:
@@ -61,18 +65,26 @@ def serve(pipeline: beam.Pipeline, job: ServeJob, attempt: str, streams: bool = 
       job: what to do; paths are absolute, and it is settled.
       attempt: an identifier that no other execution has.
       streams: see Chosen; where it does not, nothing is trained again, since all that is known comes too late.
+      pulls: see Chosen.
     """
     folder = job.folder
-    arrived = pipeline | "Arrive" >> job.arrive(spread=streams)
-    windows = beam.WindowInto(FixedWindows(job.window), allowed_lateness=job.allowed_lateness)
-    read = arrived.images | "Windows" >> windows | "ReadImages" >> ReadFiles(job.max_bytes)
+    arrived = pipeline | "Arrive" >> job.arrive(streams, pulls)
+    read = arrived.images | "Windows" >> _windows(job) | "ReadImages" >> ReadFiles(job.max_bytes)
     chosen = read.images | "ChooseQuality" >> job.choose_quality()
     compressed = chosen.images | "CompressJPEG" >> job.compress_jpeg()
-    _ = compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome)
-    for stage, failures in (("Arrive", arrived), ("Read", read), ("Choose", chosen), ("Compress", compressed)):
-        _ = failures.failures | f"Commit{stage}Failures" >> sinks.CommitRows(folder, attempt, sinks.failed_outcome)
+    committed = [compressed.images | "CommitImages" >> sinks.CommitRows(folder, attempt, sinks.compressed_outcome)]
+    failures = {"Arrive": arrived.failures | "FailureWindows" >> _windows(job), "Read": read.failures}
+    failures |= {"Choose": chosen.failures, "Compress": compressed.failures}
+    for stage, failed in failures.items():
+        committed.append(failed | f"Commit{stage}Failures" >> sinks.CommitRows(folder, attempt, sinks.failed_outcome))
+    if job.notify is not None:
+        _ = committed | "Committed" >> beam.Flatten() | "NotifyImages" >> NotifyImages(job.notify, folder)
     if job.score_with is not None:
         _close_the_loop(compressed.images, job, streams)
+
+
+def _windows(job: ServeJob) -> beam.WindowInto:
+    return beam.WindowInto(FixedWindows(job.window), allowed_lateness=job.allowed_lateness)
 
 
 def _close_the_loop(compressed: beam.PCollection[Any], job: ServeJob, streams: bool) -> None:
@@ -83,39 +95,44 @@ def _close_the_loop(compressed: beam.PCollection[Any], job: ServeJob, streams: b
     scores = scored.scores | "AsScores" >> beam.Map(score_of).with_output_types(Score)
     _ = scores | "WriteScores" >> WriteWindows(folder, folder.scores, encoded_scores)
     estimates = scores | "EstimateDrift" >> job.estimate_drift()
-    _ = estimates | "WriteEstimates" >> WriteEach(folder, files.join(folder.drift, "estimates"))
+    written = estimates | "WriteEstimates" >> WriteEach(folder, files.join(folder.drift, "estimates"))
+    if job.notify is not None:
+        _ = written | "NotifyEstimates" >> NotifyEach(job.notify, "estimate", "state")
     if job.publish is not None and streams:
         retrained = {"scores": scores, "estimates": estimates} | "RetrainAgent" >> job.retrain_agent()
-        _ = retrained | "WriteRetrained" >> WriteEach(folder, files.join(folder.drift, "retrained"))
+        written = retrained | "WriteRetrained" >> WriteEach(folder, files.join(folder.drift, "retrained"))
+        if job.notify is not None:
+            _ = written | "NotifyRetrained" >> NotifyEach(job.notify, "retrained", "status")
 
 
 def choose_runner(job: ServeJob, options: PipelineOptions) -> Chosen:
     """The runner that the options name, or one on this machine that can do the job.
 
     Raises:
-      UsageError: it cannot, or would not end.
+      UsageError: it cannot, or would not end, or must not be used.
     """
     named = options.view_as(StandardOptions).runner
-    if job.subscription is not None:
-        if named in (None, _DIRECT, "BundleBasedDirectRunner"):
-            return Chosen(BundleBasedDirectRunner(), is_local=True, streams=True)
-        if named != "DataflowRunner":
-            raise UsageError(
-                f"{named} does not read from Pub/Sub: use DataflowRunner, or, to try it on this machine, "
-                "BundleBasedDirectRunner; other runners watch a folder, --input"
-            )
+    if named is not None and (why := refusal(named)) is not None:
+        raise UsageError(why)
+    if named == "DataflowRunner":
+        if job.subscription is not None and job.stop_after is not None:
+            raise UsageError(f"{named} reads from Pub/Sub until it is drained: do that in the place of --stop-after")
         return Chosen(named, is_local=False, streams=True)
-    if named == "BundleBasedDirectRunner":
-        raise UsageError(f"{named} cannot watch a folder: use {_STREAMING}, or FnApiRunner with --stop-after")
+    if named == _BUNDLES or (named in (None, _DIRECT) and job.subscription is not None and job.stop_after is None):
+        if job.input is not None:
+            raise UsageError(f"{named} cannot watch a folder: use {_STREAMING}, or FnApiRunner with --stop-after")
+        if job.stop_after is not None:
+            raise UsageError(f"{named} reads from Pub/Sub for ever: use FnApiRunner with --stop-after")
+        return Chosen(BundleBasedDirectRunner(), is_local=True, streams=True)
     embedded = options.view_as(PortableOptions).job_endpoint == "embed"
     if named not in (None, _DIRECT, "FnApiRunner") and not embedded:
-        return Chosen(named, is_local=False, streams=True)
+        return Chosen(named, is_local=False, streams=True, pulls=True)
     if job.stop_after is None:
         raise UsageError(
             f"{named or 'FnApiRunner'} ends all windows when the job ends, and this one would not: give --stop-after "
             f"SECONDS, or {_STREAMING}"
         )
-    return Chosen(named if embedded else FnApiRunner(), is_local=True, streams=False)
+    return Chosen(named if embedded else FnApiRunner(), is_local=True, streams=False, pulls=True)
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
@@ -145,14 +162,15 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     chosen = choose_runner(job, options)
     _check(job, options, chosen)
     job = job.settled()
-    for line in _remarks(job, chosen.streams):
+    for line in _remarks(job, chosen):
         print(line, file=sys.stderr)
     local.show_warnings()
-    job.folder.prepare({}, versions(), job.overwrite)
+    if not local.is_dry(options):
+        job.folder.prepare({}, versions(), job.overwrite)
     pipeline = beam.Pipeline(chosen.runner, options)
-    serve(pipeline, job, uuid.uuid4().hex, chosen.streams)
+    serve(pipeline, job, uuid.uuid4().hex, chosen.streams, chosen.pulls)
     result = local.run_to_end(pipeline, options, contextlib.nullcontext())
-    if chosen.is_local and job.input is not None:  # others only end by being stopped
+    if chosen.is_local and not chosen.streams:  # others only end by being stopped
         images, size = (local.counted(result, "WriteImages", name) for name in ("images_out", "bytes_out"))
         print(f"{images} images written, {report.megabytes(size)}: {job.folder.images}, rows in {job.folder.manifest}")
     return 0
@@ -170,7 +188,7 @@ def _check(job: ServeJob, options: PipelineOptions, chosen: Chosen) -> None:
             path = getattr(job, name)
             if path not in (None, DEFAULT) and files.is_local(path):
                 raise UsageError(f"Dataflow's workers do not reach {path}: give --{name} gs://...")
-    if job.subscription is not None:
+    if job.subscription is not None or job.notify is not None:
         require_pubsub()
     if job.score_with is not None:
         check_limits(job.scoring, job.cache, options)
@@ -178,7 +196,7 @@ def _check(job: ServeJob, options: PipelineOptions, chosen: Chosen) -> None:
         require_keras()
 
 
-def _remarks(job: ServeJob, streams: bool) -> Iterator[str]:
+def _remarks(job: ServeJob, chosen: Chosen) -> Iterator[str]:
     """What someone who starts a job should know.
 
     Raises:
@@ -187,11 +205,16 @@ def _remarks(job: ServeJob, streams: bool) -> Iterator[str]:
     warning = job.loaded().warning(job.encoder)
     if warning is not None:
         yield warning
+    if job.subscription is not None and isinstance(chosen.runner, BundleBasedDirectRunner):
+        yield (
+            f"{_BUNDLES} takes messages off the subscription before their images are written, so when it is stopped "
+            "some are lost: to keep them give --stop-after SECONDS, or --runner=PrismRunner or DataflowRunner"
+        )
     if job.score_with is None:
         return
     if job.publish is None:
         yield "the policy will not be trained again, since there is nowhere to publish it: give --publish FOLDER"
-    elif not streams:
+    elif not chosen.streams:
         yield (
             "the policy will not be trained again while this job runs, since windows end with it on this runner; "
             f"afterwards: adacompress retrain --scores {job.output} --only-on-drift --publish {job.publish}"

@@ -19,6 +19,7 @@ from beam_adacompress.transforms.arrivals import LATENESS, POLL, ReceiveImages, 
 from beam_adacompress.transforms.choose import ChooseQuality
 from beam_adacompress.transforms.compress import CompressJPEG
 from beam_adacompress.transforms.drift import EstimateDrift
+from beam_adacompress.transforms.notify import NotifyImages
 from beam_adacompress.transforms.publishing import LostRaceError
 from beam_adacompress.transforms.reload import REFRESH
 from beam_adacompress.transforms.retrain import RetrainAgent
@@ -38,6 +39,7 @@ class ServeJob:
       input: what is watched, as for WatchImages; or
       subscription: what tells of new images, as for ReceiveImages.
       root, poll, only_new, stop_after, allowed_lateness: as for those.
+      notify: a topic, for messages of what has been written, see NotifyImages.
       window: seconds: of the windows in which scores are written and drift is estimated.
       refresh: seconds after which workers look again for a newer policy, and for what the drift stage advises.
       policy: that chooses: the folder of one, or of published ones, or `default`.
@@ -66,6 +68,7 @@ class ServeJob:
     stop_after: Optional[float] = None
     window: float = 60.0
     allowed_lateness: float = LATENESS
+    notify: Optional[str] = None
     refresh: float = REFRESH
     policy: str = DEFAULT
     agreement: Optional[float] = None
@@ -87,7 +90,7 @@ class ServeJob:
         if (self.input is None) == (self.subscription is None):
             given = "neither is" if self.input is None else "both are"
             raise ValueError(f"give either input, which is watched, or subscription, which tells; {given} given")
-        of_watching = ("poll", "only_new", "stop_after") if self.input is None else ()
+        of_watching = ("poll", "only_new") if self.input is None else ()
         if idle := [name for name in of_watching if getattr(self, name) != getattr(ServeJob, name)]:
             raise ValueError(f"{idle[0]} is about watching: give input in the place of subscription")
         for name in ("window", "refresh"):
@@ -95,7 +98,9 @@ class ServeJob:
                 raise ValueError(f"{name} must be above 0 seconds, got {getattr(self, name)}")
         if self.input is not None and is_below(self.input, [self.output]):
             raise ValueError(f"the input {self.input} lies in the output {self.output}: choose another --output")
-        self.arrive()
+        self.arrive(pull=self.stop_after is not None)
+        if self.notify is not None:
+            NotifyImages(self.notify, self.folder)
         self.choose_quality()
         self.compress_jpeg()
         ReadFiles(self.max_bytes)
@@ -124,16 +129,17 @@ class ServeJob:
     def _refresh(self) -> Optional[float]:
         return None if self.policy == DEFAULT else self.refresh
 
-    def arrive(self, spread: bool = True) -> Union[WatchImages, ReceiveImages]:
+    def arrive(self, spread: bool = True, pull: bool = False) -> Union[WatchImages, ReceiveImages]:
         """Where images come from.
 
         Args:
           spread: as for WatchImages.
+          pull: as for ReceiveImages.
         """
         if self.input is not None:
             return WatchImages(self.input, self.folder, self.root, self.poll, self.only_new, self.stop_after, spread)
         assert self.subscription is not None
-        return ReceiveImages(self.subscription, self.output, self.root, self.allowed_lateness)
+        return ReceiveImages(self.subscription, self.output, self.root, self.allowed_lateness, pull, self.stop_after)
 
     def choose_quality(self) -> ChooseQuality:
         return ChooseQuality(
@@ -259,6 +265,11 @@ class ServeOptions:
             type=float,
             metavar="SECONDS",
             help="do not look for new images any more, finish what is there, and end (not given: never)",
+        )
+        add(
+            "--notify",
+            metavar="TOPIC",
+            help="projects/PROJECT/topics/NAME of Pub/Sub: tell it of each image, and of drift, when that is written",
         )
         add(
             "--window",

@@ -40,7 +40,9 @@ from beam_adacompress import naming
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.files import FoundFile
+from beam_adacompress.transforms.notify import ABOUT
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
+from beam_adacompress.transforms.pull import PullMessages
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.sources import ImageFile, LocatedFailure, find_images, image_file, input_root, key_of
 
@@ -202,11 +204,13 @@ def is_finished(file: ImageFile, folder: RunFolder, before: float) -> bool:
 class ReceiveImages(SeveralOutputs):
     """Takes messages about new images from a Pub/Sub subscription, see `LocateImages`.
 
-    On Dataflow, and on the local BundleBasedDirectRunner, which takes messages off the subscription before their images
-    are done.
+    On Dataflow messages are taken off the subscription when what is fused with their reading has been done, so when
+    their images are written; likewise with `pull`. The local BundleBasedDirectRunner takes them off before.
 
     Args:
       subscription: `projects/PROJECT/subscriptions/NAME`.
+      pull: with a reader of our own, see `pull.PullMessages`, on runners that have none.
+      stop_after: seconds after which that one pulls no more; None for never.
       others: as for LocateImages.
 
     Raises:
@@ -217,13 +221,20 @@ class ReceiveImages(SeveralOutputs):
     exclude: str
     root: Optional[str] = None
     allowed_lateness: float = LATENESS
+    pull: bool = False
+    stop_after: Optional[float] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadFromPubSub(subscription=self.subscription)  # checks its name
         self._read()
         self._locate()
 
-    def _read(self) -> ReadFromPubSub:
+    def _read(self) -> Union[ReadFromPubSub, PullMessages]:
+        if self.pull:
+            return PullMessages(self.subscription, self.stop_after)
+        if self.stop_after is not None:
+            raise ValueError(f"stop_after needs pull: Beam's own reader does not end after {self.stop_after} seconds")
         return ReadFromPubSub(subscription=self.subscription, with_attributes=True)
 
     def _locate(self) -> LocateImages:
@@ -240,10 +251,10 @@ class LocateImages(SeveralOutputs):
     """Says of each message of Pub/Sub where its image is, as an `ImageFile`.
 
     A message is a notification of Cloud Storage (attributes `eventType`, `bucketId` and `objectId`), or its body is the
-    path of one image, `gs://...` or absolute. Notifications of other events than OBJECT_FINALIZE are ignored, and so
-    is whatever lies in the job's own output. The second output holds `LocatedFailure` rows: messages that say nothing
-    of an image, and images whose names cannot be keys. A message that comes twice is an image that is done twice, with
-    the same name.
+    path of one image, `gs://...` or absolute. Notifications of other events than OBJECT_FINALIZE are ignored, and so is
+    whatever lies in the job's own output, and what jobs tell, see `notify`. The second output holds `LocatedFailure`
+    rows: messages that say nothing of an image, and images whose names cannot be keys. A message that comes twice is an
+    image that is done twice, with the same name.
 
     Rows keep the time of publishing, but where they come later than windows wait for them, they get the earliest time
     that windows still wait for. So none is dropped for being late.
@@ -334,6 +345,8 @@ def path_of(attributes: Mapping[str, str], data: bytes) -> Optional[str]:
     Raises:
       ImageError: `bad-message`: it tells of none.
     """
+    if ABOUT in attributes:  # else each would be a bad message, and that be told in turn
+        return None
     if "eventType" in attributes:
         if attributes["eventType"] != _NEW:
             return None

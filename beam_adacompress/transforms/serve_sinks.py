@@ -20,7 +20,7 @@ import datetime
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import apache_beam as beam
@@ -111,6 +111,8 @@ def encoded_failures(rows: Iterable[Any]) -> bytes:
 class WriteEach(beam.PTransform):
     """Writes a file of JSON for each NamedTuple, at the time that its timestamp says; for rows that are few.
 
+    Gives each row when its file is there.
+
     Args:
       folder: of the job.
       place: folder in it for these files alone.
@@ -122,8 +124,8 @@ class WriteEach(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[None]:
-        return rows | "Write" >> beam.ParDo(_WriteEach(self.folder, self.place)).with_output_types(type(None))
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
+        return rows | "Write" >> beam.ParDo(_WriteEach(self.folder, self.place)).with_output_types(rows.element_type)
 
 
 class _WriteEach(beam.DoFn):
@@ -131,6 +133,7 @@ class _WriteEach(beam.DoFn):
         self._folder = folder
         self._place = place
 
-    def process(self, row: Any, timestamp: Any = beam.DoFn.TimestampParam) -> None:
+    def process(self, row: Any, timestamp: Any = beam.DoFn.TimestampParam) -> Iterator[Any]:
         moment = datetime.datetime.fromtimestamp(float(timestamp), datetime.timezone.utc)
         self._folder.keep(self._place, moment, f"{json.dumps(row._asdict())}\n".encode(), ".jsonl")
+        yield row
