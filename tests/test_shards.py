@@ -222,6 +222,13 @@ def test_png_becomes_jpeg(kind, compress, tmp_path):
     assert kept == images["1.png"]
 
 
+def test_shards_that_are_taken_for_images(corpus, kind, compress, tmp_path, capsys):
+    assert compress(corpus, tmp_path / "out") == 0
+    said = f"{kind.suffix} is taken for one image; if it holds many: --format {kind.format}"
+    assert said in capsys.readouterr().err
+    assert {row.reason for row in manifest_rows(tmp_path / "out").values()} == {"not-an-image"}
+
+
 def test_numbers_stay_with_shards(tmp_path):
     for name in ("b.tar", "a.tar"):
         (tmp_path / name).write_bytes(b"..")

@@ -12,6 +12,7 @@ from conftest import encoded, files_of, manifest_rows, picture
 
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.formats import read_list
+from beam_adacompress.transforms import files
 from beam_adacompress.transforms.uri_lists import read_uris, root_of
 
 
@@ -117,6 +118,13 @@ def test_uris_may_be_relative_to_the_list(tmp_path):
     path.parent.mkdir()
     path.write_text("uri\n../a.jpg\n/b.jpg\n")
     assert read_uris(str(path), None)[1] == [f"{tmp_path}/a.jpg", "/b.jpg"]
+
+
+def test_uris_in_a_bucket_may_be_relative_too(monkeypatch):
+    monkeypatch.setattr(files, "read", lambda path: b"uri\n../a.jpg\nb/c.jpg\ngs://other/d.jpg\n")
+    uris = read_uris("gs://bucket/lists/one.csv", None)[1]
+    assert uris == ["gs://bucket/a.jpg", "gs://bucket/lists/b/c.jpg", "gs://other/d.jpg"]
+    assert [files.join(root_of(uris), uri[len(root_of(uris)) :]) for uri in uris] == uris
 
 
 def test_one_filesystem_for_each_list(tmp_path):

@@ -188,7 +188,9 @@ def _count_images(job: CompressJob, up_to: Optional[int]) -> Optional[int]:
     """Counts the images of the input, or only as many as asked for; None where it is shards, which hold many."""
     if files.join(job.input, "").startswith(files.join(job.output, "")):
         raise UsageError(f"the input {job.input} lies in the output {job.output}: choose another --output")
-    count = job.corpus.count(job.output, 1 if job.corpus.is_sharded else up_to)
+    count, hint = job.corpus.look(job.output, 1 if job.corpus.is_sharded else up_to)
+    if hint is not None:
+        print(hint, file=sys.stderr)
     if not count:
         raise AdaCompressError(
             f"no images found in {job.input}: give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"

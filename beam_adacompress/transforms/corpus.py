@@ -38,6 +38,13 @@ class Reading(NamedTuple):
     shards: Optional[beam.PCollection[Shard]]
 
 
+class Look(NamedTuple):
+    """What `Corpus.look` finds."""
+
+    files: int
+    hint: Optional[str]  # one sentence, where the format may not be what was meant
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
     """Images in one of the formats.
@@ -97,15 +104,20 @@ class Corpus:
         """
         return root_of(read_uris(self.input, self.image_field)[1]) if self.kind == LIST else input_root(self.input)
 
-    def count(self, exclude: Optional[str], up_to: Optional[int]) -> int:
+    def look(self, exclude: Optional[str], up_to: Optional[int]) -> Look:
         """Counts the input's files, or only as many as asked for.
 
         Raises:
           AdaCompressError: they cannot be listed.
         """
         if self.kind == LIST:
-            return len(set(read_uris(self.input, self.image_field)[1]))
-        return sum(1 for _ in itertools.islice(find_images(self.input, exclude), up_to))
+            return Look(len(set(read_uris(self.input, self.image_field)[1])), None)
+        count, hint = 0, None
+        for file in itertools.islice(find_images(self.input, exclude), up_to):
+            count += 1
+            if count == 1 and self.kind == FILES and (form := format_of(file.path)) not in (FILES, LIST):
+                hint = f"{file.path} is taken for one image; if it holds many: --format {form}"
+        return Look(count, hint)
 
     def folder(self, output: str) -> RunFolder:
         """The folder of a run over it."""

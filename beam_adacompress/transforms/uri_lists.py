@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Optional
 
 import apache_beam as beam
 
@@ -24,7 +24,7 @@ from beam_adacompress.transforms.sources import SHARD_SIZE, ImageFile, LocatedFa
 _STAGE = "ListImages"
 
 
-def read_uris(path: str, image_field: Any) -> tuple[UriList, list[str]]:
+def read_uris(path: str, image_field: Optional[str]) -> tuple[UriList, list[str]]:
     """A list, and its URIs; those relative to the list are completed.
 
     Args:
@@ -40,8 +40,7 @@ def read_uris(path: str, image_field: Any) -> tuple[UriList, list[str]]:
         raise AdaCompressError(f"cannot read the list {path}: {error.strerror or error}") from error
     except ImageError as error:
         raise AdaCompressError(f"cannot read the list {path}: {error.message}") from error
-    folder = posixpath.dirname(path)
-    uris = [uri if _is_absolute(uri) else posixpath.normpath(files.join(folder, uri)) for uri in listed.uris]
+    uris = [uri if _is_absolute(uri) else _beside(path, uri) for uri in listed.uris]
     if len(schemes := sorted({_scheme(uri) for uri in uris})) > 1:
         raise AdaCompressError(
             f"the list {path} has URIs of several filesystems ({', '.join(schemes)}): make it several lists"
@@ -51,6 +50,12 @@ def read_uris(path: str, image_field: Any) -> tuple[UriList, list[str]]:
 
 def _is_absolute(uri: str) -> bool:
     return "://" in uri or uri.startswith("/") or not files.is_local(uri)
+
+
+def _beside(path: str, uri: str) -> str:
+    """A URI that is relative to the list at a path."""
+    scheme, mark, rest = path.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(posixpath.dirname(rest), uri))
 
 
 def _scheme(uri: str) -> str:
@@ -76,7 +81,7 @@ class ListUris(SeveralOutputs):
     """
 
     path: str
-    image_field: Any = None
+    image_field: Optional[str] = None
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> ImagesAndFailures:
         return ImagesAndFailures(*list_by(_List(), pbegin, (self.path, self.image_field), ImageFile))
@@ -125,7 +130,7 @@ def list_file(folder: RunFolder, path: str) -> str:
     return files.join(folder.output, "list" + name[name.find(".") :] if "." in name else "list")
 
 
-def write_list(folder: RunFolder, path: str, image_field: Any) -> None:
+def write_list(folder: RunFolder, path: str, image_field: Optional[str]) -> None:
     """Writes the list again, with the paths of the results in the place of those of the originals.
 
     Images that failed stay as they were named. The list, and the names of all results, are in memory meanwhile.
