@@ -323,9 +323,9 @@ def test_wrong_arguments_are_refused_at_once(arguments, message):
 
 @pytest.mark.parametrize("name", ["agreement", "confidence", "explore"])
 def test_text_is_no_number(name):
-    with pytest.raises(TypeError, match=f"^{name} must be a number, got '0.9'$"):
+    with pytest.raises(TypeError, match=f"^ChooseQuality: {name} must be a number( or none)?, got '0.9'$"):
         ChooseQuality(**{name: "0.9"})
-    with pytest.raises(TypeError, match=r"^refresh must be a number of seconds, got '60'$"):
+    with pytest.raises(TypeError, match=r"^ChooseQuality: refresh must be a number or none, got '60'$"):
         ChooseQuality(policy="p", refresh="60")
 
 

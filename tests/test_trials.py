@@ -18,6 +18,7 @@ from beam_adacompress.backends.contract import BUDGET, CREDENTIALS, REFUSED
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy.features import features
+from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.records import Label
 from beam_adacompress.reward import fidelity
 from beam_adacompress.transforms.trials import KeepRows, TryConfigurations, kept_rows, read_trials
@@ -127,7 +128,7 @@ def test_the_bytes_of_standard_tables_in_one_plain_scan(tmp_path):
     assert trial.plain == [trial.bytes_75, len(encoded(picture_again(IMAGE), quality=20))]
 
 
-class Glance:
+class Glance(Sight):
     """Sees of an image how large it is, once it is open."""
 
     def open(self, read):
