@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import json
 import os
@@ -11,10 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_corpus, manifest_rows
+from conftest import encoded, make_corpus, manifest_rows, picture
 from gcs import emulated
 
-from beam_adacompress.pipelines import template
+from beam_adacompress import scores
+from beam_adacompress.pipelines import cli, template
 
 DEPLOY = Path(__file__).parent.parent / "deploy" / "dataflow"
 CHECKOUT = DEPLOY.parent.parent
@@ -39,18 +41,38 @@ def test_the_metadata_is_that_of_the_command(command):
     assert metadata.path_of(command).read_text() == metadata.content_of(command), "run deploy/dataflow/metadata.py"
 
 
+# By the kind of a parameter, and by its name where it is a text: what its pattern has to take, and what to refuse.
+OF_KINDS = {
+    "BOOLEAN": ("true", "yes"),
+    "NUMBER": ("3", "many"),
+    "ENUM": (None, "another"),
+    "GCS_WRITE_FOLDER": ("gs://b/x", "/data"),
+}
+OF_TEXTS = {
+    "input": ("gs://b/photos", "photos"),
+    "policy": ("gs://b/policies", "policies"),
+    "scores": ("gs://b/small/*/score", "small"),
+    "score_with": ("litert:gs://b/model.tflite?top=3", "gpt"),
+    "verify": ("google-vision", "google"),
+    "tables": ("annexk", ""),
+    "image_field": ("jpg;png", ""),
+    "salt": ("another", ""),
+}
+
+
 @pytest.mark.parametrize("command", metadata.COMMANDS)
 def test_every_option_is_a_parameter_with_help_and_a_pattern(command):
     found = parameters(command)
     options = {action.option_strings[-1][2:].replace("-", "_") for action in template.options_of(command)._actions}
-    assert set(found) == options
+    assert set(found) == options - {"max_failures"}
     for name, each in found.items():
         assert len(each["helpText"]) > 10, name
-        assert len(each["regexes"]) == 1, name
         (pattern,) = each["regexes"]
-        assert re.fullmatch(pattern, each.get("defaultValue", "") or "gs://b/x") or not each.get("defaultValue"), name
-        assert not re.fullmatch(pattern, ""), name
-        assert each["paramType"] != "ENUM" or all(re.fullmatch(pattern, one["value"]) for one in each["enumOptions"])
+        right, wrong = OF_TEXTS[name] if each["paramType"] == "TEXT" else OF_KINDS[each["paramType"]]
+        choices = [choice["value"] for choice in each.get("enumOptions", ())]
+        takes = [right or choices[0], *choices, each.get("defaultValue", right or choices[0])]
+        assert [value for value in takes if not re.fullmatch(pattern, value)] == [], name
+        assert not re.fullmatch(pattern, wrong), name
 
 
 @pytest.mark.parametrize(
@@ -73,7 +95,7 @@ def test_patterns(command, name, right, wrong):
 
 def test_what_is_required():
     assert [name for name, each in parameters("compress").items() if not each["isOptional"]] == ["input", "output"]
-    assert [name for name, each in parameters("retrain").items() if not each["isOptional"]] == ["scores"]
+    assert [name for name, each in parameters("retrain").items() if not each["isOptional"]] == ["scores", "publish"]
 
 
 def test_parameters_become_options():
@@ -101,6 +123,15 @@ def test_parameters_become_options():
     ]
 
 
+def test_days_are_those_of_the_launch():
+    given = ["--input=gs://b/{yesterday}*/**", "--output=gs://b/{today}", "--salt={day}"]
+    assert template.dated(given, datetime.date(2025, 3, 1)) == [
+        "--input=gs://b/2025-02-28*/**",
+        "--output=gs://b/2025-03-01",
+        "--salt={day}",
+    ]
+
+
 def run(command, *given, **environment):
     arguments = [sys.executable, str(DEPLOY / f"{command}.py"), *given]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=300, env=environment or None)
@@ -116,24 +147,54 @@ def test_the_entry_point_runs_the_command(tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["options"]["flatten"] is True
 
 
-def test_the_launcher_gets_a_template(tmp_path):
+JOB = "staging/template_launches/1/job_object"
+LAUNCHED = [
+    "--runner=DataflowRunner",
+    "--project=our-project",
+    "--region=us-central1",
+    "--temp_location=gs://photos/tmp",
+    "--staging_location=gs://photos/staging",
+    f"--template_location=gs://photos/{JOB}",
+    "--sdk_container_image=us-docker.pkg.dev/our-project/adacompress/compress:1",
+]
+
+
+def schedule(command):
+    return json.loads((DEPLOY / f"schedule.{command}.json").read_text())["launchParameter"]
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """A bucket with what the schedules go by: a photograph of yesterday, scores, and a published policy."""
+    day = datetime.datetime.now(datetime.timezone.utc).date() - datetime.timedelta(days=1)
+    with emulated(tmp_path) as bucket:
+        bucket.blob(f"photos/{day}/a.jpg").upload_from_string(encoded(picture()))
+        bucket.blob("small/2025-03-01/score/scores/part-00000.parquet").upload_from_string(scores.to_parquet([]))
+        assert cli.main(["policy", "publish", "default", "gs://photos/policies"]) == 0
+        yield bucket
+
+
+@pytest.mark.parametrize("command", metadata.COMMANDS)
+def test_the_launcher_gets_a_job_of_what_the_schedule_gives(storage, command):
     """A launcher gives a place for the job's description, and wants the program to end when that is written."""
-    make_corpus(tmp_path / "in")
-    with emulated(tmp_path) as storage:
-        launched = [
-            "--runner=DataflowRunner",
-            "--project=our-project",
-            "--region=us-central1",
-            "--temp_location=gs://photos/tmp",
-            "--staging_location=gs://photos/staging",
-            "--template_location=gs://photos/staging/template_launches/1/job_object",
-            "--sdk_container_image=us-docker.pkg.dev/our-project/adacompress/compress:1",
-        ]
-        given = [f"--input={tmp_path / 'in'}", "--output=gs://photos/out", "--quality=35", "--overwrite=false"]
-        ended = run("compress", *given, *launched, **os.environ)
-        assert ended.returncode == 0, ended.stderr
-        job = json.loads(storage.blob("staging/template_launches/1/job_object").download_as_bytes())
-        assert "us-docker.pkg.dev/our-project/adacompress/compress:1" in json.dumps(job["environment"])
+    given = [f"--{name}={value}" for name, value in schedule(command)["parameters"].items()]
+    ended = run(command, *(each.replace("BUCKET", "photos") for each in given), *LAUNCHED, **os.environ)
+    assert ended.returncode == 0, ended.stderr
+    job = json.loads(storage.blob(JOB).download_as_bytes())
+    assert "us-docker.pkg.dev/our-project/adacompress/compress:1" in json.dumps(job["environment"])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--score_with=google-vision", "--explore=0.1", "--retrain_on_drift=true", "--policy=gs://photos/policies"],
+        ["--verify=google-vision", "--max_calls=5"],
+    ],
+)
+def test_a_launched_job_may_have_limits_and_train_again(storage, given):
+    ended = run("compress", "--input=gs://photos/photos", "--output=gs://photos/out", *given, *LAUNCHED, **os.environ)
+    assert ended.returncode == 0, ended.stderr
+    assert storage.blob(JOB).exists()
 
 
 def test_the_image_is_made_of_what_is_there():
@@ -147,7 +208,7 @@ def test_the_image_is_made_of_what_is_there():
 
 @pytest.mark.parametrize("command", metadata.COMMANDS)
 def test_the_schedule_gives_what_the_template_takes(command):
-    launch = json.loads((DEPLOY / f"schedule.{command}.json").read_text())["launchParameter"]
+    launch = schedule(command)
     known = parameters(command)
     assert set(launch["parameters"]) <= set(known)
     for name, value in launch["parameters"].items():

@@ -7,10 +7,11 @@ import dataclasses
 import os
 from typing import Any, Optional
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from beam_adacompress import backends, reward
 from beam_adacompress.backends.manners import Manners
+from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.options import UsageError, adder
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.connection import limits_of
@@ -100,7 +101,7 @@ def check_limits(asking: Asking, cache: str, options: PipelineOptions) -> None:
     if not limits:
         return
     option = "--" + limits[0].replace("_", "-")
-    if options.view_as(GoogleCloudOptions).template_location:
+    if local.is_template(options):
         raise UsageError(f"{option} holds for one run, and a template is run many times: give it to the run instead")
     if options.view_as(StandardOptions).runner == "DataflowRunner" and files.is_local(cache):
         raise UsageError(
@@ -119,7 +120,7 @@ def check_reachable(what: str, options: PipelineOptions, **paths: str) -> None:
     Raises:
       UsageError: they run elsewhere, and a path is on this machine's disk; or it is a template.
     """
-    if options.view_as(GoogleCloudOptions).template_location:
+    if local.is_template(options):
         raise UsageError(f"{what} goes by what its jobs come to, so it cannot be a template")
     if options.view_as(StandardOptions).runner == "DataflowRunner":
         for option, path in paths.items():

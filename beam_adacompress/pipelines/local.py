@@ -32,6 +32,8 @@ _LOGGER = logging.getLogger(__name__)
 
 _LOCAL_RUNNERS = {"FnApiRunner", "DirectRunner", "BundleBasedDirectRunner"}
 
+LAUNCHED_VARIABLE = "ADACOMPRESS_LAUNCHED"  # set where a flex template's launcher runs the command
+
 
 class Runner(NamedTuple):
     """What runs a job."""
@@ -96,6 +98,14 @@ def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: Abst
 def is_dry(options: PipelineOptions) -> bool:
     """Whether a job is only built and not run, so that nothing may be written."""
     return bool(options.view_as(TestOptions).dry_run)
+
+
+def is_template(options: PipelineOptions) -> bool:
+    """Whether a job is only written down, and then run any number of times.
+
+    A flex template's launcher has it written down as well, but anew for each run, see `template.main`.
+    """
+    return bool(options.view_as(GoogleCloudOptions).template_location) and LAUNCHED_VARIABLE not in os.environ
 
 
 def counted(result: Any, stage: str, name: str) -> int:

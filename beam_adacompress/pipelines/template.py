@@ -1,16 +1,19 @@
 """What a Dataflow flex template starts: one of the commands, with options as templates have them.
 
 A template passes every parameter as `--name=value`, switches too: `--overwrite=true`. Several values have `,` between.
+A scheduler launches a template with the same values each time, so `{today}` and `{yesterday}` stand for a day in UTC.
 """
 
 from __future__ import annotations
 
+import datetime
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Optional
 
-from beam_adacompress.pipelines import cli
+from beam_adacompress.pipelines import cli, local
 from beam_adacompress.pipelines.options import Parser
 
 
@@ -21,8 +24,16 @@ def main(command: str, argv: Optional[Sequence[str]] = None) -> int:
       command: `compress` or `retrain`.
       argv: what the template passes; None for this process's own.
     """
+    os.environ[local.LAUNCHED_VARIABLE] = "1"
     parser = options_of(command)
-    return cli.main([command, *arguments(parser, sys.argv[1:] if argv is None else argv)])
+    given = dated(sys.argv[1:] if argv is None else argv, datetime.datetime.now(datetime.timezone.utc).date())
+    return cli.main([command, *arguments(parser, given)])
+
+
+def dated(given: Sequence[str], today: datetime.date) -> list[str]:
+    """The parameters with days, as YYYY-MM-DD, in the place of `{today}` and `{yesterday}`."""
+    yesterday = today - datetime.timedelta(days=1)
+    return [each.replace("{today}", str(today)).replace("{yesterday}", str(yesterday)) for each in given]
 
 
 def options_of(command: str) -> Parser:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from beam_adacompress import backends
 from beam_adacompress.pipelines import cli, template
 
 HERE = Path(__file__).parent
@@ -17,6 +18,16 @@ COMMANDS = {
     "retrain": "Train a policy again from the scores of what it chose, and publish it if it is better.",
 }
 
+# What a command by itself can do without, and a template cannot: workers do not reach the launcher's disk.
+_REQUIRED = {"retrain": {"--publish"}}
+
+# A launcher does not wait for the job, so it has no exit status to give.
+_LEFT_OUT = {"--max-failures"}
+
+_DAYS = "{today} and {yesterday} in a value stand for those days in UTC, as YYYY-MM-DD."
+
+_BACKEND = f"({'|'.join(backends.BACKENDS)})([:?].+)?"
+
 # What Dataflow's workers reach is in buckets.
 _FOLDERS = {
     "input": ("TEXT", "^gs://.+$"),  # may be a glob
@@ -25,18 +36,20 @@ _FOLDERS = {
     "publish": ("GCS_WRITE_FOLDER", "^gs://.+$"),
     "cache": ("GCS_WRITE_FOLDER", "^gs://.+$"),
     "policy": ("TEXT", "^(default|gs://.+)$"),
+    "score_with": ("TEXT", f"^{_BACKEND}$"),
+    "verify": ("TEXT", f"^{_BACKEND}$"),
 }
 _NUMBERS = {int: "^-?[0-9]+$", float: r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)(e-?[0-9]+)?$"}
 
 
 def metadata(command: str) -> dict[str, Any]:
     """The content of a template's metadata file."""
-    required = importlib.import_module(cli.COMMANDS[command].module).REQUIRED
-    actions = template.options_of(command)._actions
+    required = {*importlib.import_module(cli.COMMANDS[command].module).REQUIRED, *_REQUIRED.get(command, ())}
+    actions = [each for each in template.options_of(command)._actions if not _LEFT_OUT & set(each.option_strings)]
     return {
         "name": f"beam-adacompress {command}",
-        "description": COMMANDS[command],
-        "parameters": [parameter(action, set(required) & set(action.option_strings)) for action in actions],
+        "description": f"{COMMANDS[command]} {_DAYS}",
+        "parameters": [parameter(action, required & set(action.option_strings)) for action in actions],
     }
 
 
