@@ -1,7 +1,8 @@
 """`adacompress expansion-service`: the transforms for pipelines in Java, Go and other languages.
 
-It is Beam's own expansion service, and expands the public transforms by their names, `beam_adacompress.ChooseQuality`
-and so on, and nothing else.
+It is Beam's own expansion service. By name it expands the public transforms alone, `beam_adacompress.ChooseQuality`
+and so on. That is no protection against those who can reach it: a request may carry pickled Python instead of a name,
+and Beam runs that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress expansion-service ARGV` until it is stopped, and returns its exit status."""
     parser = Parser(
         prog="adacompress expansion-service",
-        description="Serve the transforms to pipelines in other languages, on all interfaces of this machine.",
+        description="Serve the transforms to pipelines in other languages, on all interfaces of this machine. Whoever "
+        "can reach it can run code here, as with Beam's own: keep it behind a firewall.",
     )
     parser.add_argument("--port", type=int, required=True, help="to listen on")
     parser.add_argument(
@@ -39,7 +41,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def only_ours() -> None:
-    """Lets this process expand the public transforms alone.
+    """Lets this process expand no names but those of the public transforms.
 
     Beam's own filter is a glob whose `*` matches dots too, so that attributes of attributes of what is imported
     somewhere could be called through it.
