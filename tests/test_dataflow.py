@@ -168,6 +168,9 @@ def finished(tmp_path_factory):
     """A corpus `in` and a compress run of it, `out`."""
     folder = tmp_path_factory.mktemp("finished")
     make_corpus(folder / "in")
+    (folder / "many").mkdir()
+    for number in range(36):
+        (folder / "many" / f"{number}.jpg").write_bytes(encoded(picture(seed=number), quality=90))
     (folder / "list.csv").write_text("uri\n" + "".join(f"in/{path.name}\n" for path in (folder / "in").iterdir()))
     assert cli.main(["compress", f"--input={folder / 'in'}", f"--output={folder / 'out'}", "--quality=35"]) == 0
     assert len(manifest_rows(folder / "out")) == 6
@@ -176,6 +179,7 @@ def finished(tmp_path_factory):
 
 VISION = "google-vision"
 LEARNING = [f"--score-with={VISION}", "--publish=gs://photos/policies", "--explore=0.1"]
+SEARCHED = ["--output=gs://photos/s.json", "--method=search"]
 JOBS = {
     "compress": ["compress", "--input=IN/in", "--output=gs://photos/a"],
     "compress shards": ["compress", "--input=IN/in", "--format=parquet", "--output=gs://photos/b"],
@@ -187,13 +191,14 @@ JOBS = {
     "serve": ["serve", "--subscription=projects/our-project/subscriptions/new", "--output=gs://photos/f"],
     "serve and retrain": ["serve", "--input=gs://photos/new", "--output=gs://photos/m", *LEARNING],
     "tables fit": ["tables", "fit", "--input=IN/in", "--output=gs://photos/t.json"],
+    "tables search": ["tables", "fit", "--input=IN/many", *SEARCHED, f"--backend={VISION}"],
     "retrain": ["retrain", "--scores=gs://photos/scores", "--publish=gs://photos/policies"],
     "train": ["train", "--input=IN/in", "--output=gs://photos/p", f"--backend={VISION}"],
     "evaluate": ["evaluate", "--input=IN/in", "--output=gs://photos/q", f"--backend={VISION}", "--split=all"],
 }
 
 # These go by what their jobs come to, and say so where there is nothing to go by.
-OF_SEVERAL_STEPS = ("train", "evaluate")
+OF_SEVERAL_STEPS = ("train", "evaluate", "tables search")
 
 
 @pytest.mark.parametrize("name", JOBS)
