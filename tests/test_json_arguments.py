@@ -11,7 +11,9 @@ from typing import Any, Optional, Union
 import pytest
 
 import beam_adacompress
-from beam_adacompress.transforms.arguments import check_types
+from beam_adacompress import jpeg
+from beam_adacompress.arguments import check_types
+from beam_adacompress.policy.policies import Serving
 from beam_adacompress.transforms.beam_yaml import TRANSFORMS
 
 # Everything that can be given, of each.
@@ -144,6 +146,42 @@ def test_a_wrong_type_is_named(name, argument):
     assert [text for (text, _), pattern in zip(refused, expected) if not re.fullmatch(pattern, text)] == []
     ours = [str(error) for error in errors if error is not None and not isinstance(error, TypeError)]
     assert [text for text in ours if "unexpected keyword" in text or "'<'" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"min_saving": "0.1"}, "Settings: min_saving must be a number, got '0.1'"),
+        ({"keep_metadata": True}, "Settings: keep_metadata must be text, got True"),
+        ({"max_pixels": None}, "Settings: max_pixels must be a whole number, got None"),
+        ({"optimize": "no"}, "Settings: optimize must be true or false, got 'no'"),
+    ],
+)
+def test_a_wrong_type_in_settings_of_the_encoder_is_named(encoder, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        jpeg.Settings(**encoder)
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        beam_adacompress.ChooseQuality(encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("detector", "options", "message"),
+    [
+        ("e-detector", {"false_alarms": "x"}, "false_alarms must be a whole number, got 'x'"),
+        ("e-detector", {"suspicion": None}, "suspicion must be a number, got None"),
+        ("adacompress", {"threshold": [1]}, "threshold must be a number or text, got [1]"),
+        ("adwin", {"clock": 1.5}, "clock must be a whole number, got 1.5"),
+    ],
+)
+def test_a_wrong_type_in_options_of_a_detector_is_named(detector, options, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(f'the detector {detector}: {message}')}$"):
+        beam_adacompress.EstimateDrift(level=0.9, detector=detector, options=options)
+
+
+@pytest.mark.parametrize("name", ["agreement", "confidence", "explore"])
+def test_a_wrong_type_in_what_serves_is_named(name):
+    with pytest.raises(TypeError, match=f"^Serving: {name} must be a number( or none)?, got '0.9'$"):
+        Serving("p", **{name: "0.9"})
 
 
 class Thing:

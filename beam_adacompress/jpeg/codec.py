@@ -8,6 +8,7 @@ from typing import NamedTuple, Optional
 
 from PIL import Image
 
+from beam_adacompress.arguments import check_types
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import decoded, metadata, source
@@ -37,7 +38,8 @@ class Settings:
         instead of leaving them alone.
 
     Raises:
-      ValueError: an argument is out of range; the message names it, its value and what is allowed.
+      TypeError, ValueError: an argument is of a wrong type or out of range; the message names it, its value and what is
+        allowed.
     """
 
     subsampling: str = "4:2:0"
@@ -49,6 +51,7 @@ class Settings:
     flatten: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.subsampling not in SUBSAMPLINGS:
             raise ValueError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {self.subsampling!r}")
         if self.keep_metadata not in metadata.POLICIES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from importlib import resources
 from typing import Optional
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beam_adacompress import jpeg
+from beam_adacompress.arguments import check_types
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.jpeg.tables import ORIGINAL
 from beam_adacompress.policy import artefact
@@ -42,7 +42,7 @@ class Serving:
       seed: of exploring.
 
     Raises:
-      TypeError: what should be a number is none.
+      TypeError: an argument is of a wrong type.
       ValueError: a number is out of range.
     """
 
@@ -53,11 +53,9 @@ class Serving:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not self.policy:
             raise ValueError("policy must be a folder, or default, and is empty")
-        for name in ("agreement", "confidence", "explore"):
-            if (given := getattr(self, name)) is not None and not isinstance(given, numbers.Real):
-                raise TypeError(f"{name} must be a number, got {given!r}")
         if self.agreement is not None and not 0 < self.agreement < 1:
             raise ValueError(f"agreement must be above 0 and below 1, got {self.agreement}")
         if self.confidence is not None and not 0 < self.confidence < 1:

@@ -22,7 +22,6 @@ from beam_adacompress.policy import DEFAULT_QUALITY, FixedPolicy
 from beam_adacompress.policy.policies import DEFAULT, Onlooker, Serving, onlooker
 from beam_adacompress.records import Choice, ChosenImage
 from beam_adacompress.transforms import files, reload, rows
-from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.connection import Connection, limits_of
 from beam_adacompress.transforms.metrics import StageMetrics
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs, failure, failure_shape
@@ -106,7 +105,6 @@ class ChooseQuality(SeveralOutputs):
         if set(self.encoder or {}) - set(names):
             raise TypeError(f"ChooseQuality: encoder must be a mapping of {', '.join(names)}, got {self.encoder!r}")
         self._settings = jpeg.Settings(**(self.encoder or {}))
-        check_types(self._settings)
         if self.top < 1:
             raise ValueError(f"top must be at least 1, got {self.top}")
         if self.verify_margin < 0:

@@ -37,6 +37,7 @@ from apache_beam.transforms.window import (
     TimestampedValue,
 )
 
+from beam_adacompress.arguments import check_types
 from beam_adacompress.drift import Level, Rates
 from beam_adacompress.drift.contract import RETRAIN
 from beam_adacompress.drift.estimate import Observation, Window, is_explored, level_of, observe
@@ -45,7 +46,6 @@ from beam_adacompress.policy import artefact
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.records import SCORED, Choice, DriftEstimate
 from beam_adacompress.transforms import files, publishing, rows
-from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.runners import check_runner
 

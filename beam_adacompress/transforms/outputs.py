@@ -10,11 +10,11 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints.decorators import IOTypeHints
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_adacompress.arguments import check_types
 from beam_adacompress.backends import BackendError
 from beam_adacompress.errors import ImageError
 from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import rows
-from beam_adacompress.transforms.arguments import check_types
 
 FAILURES = "failures"
 

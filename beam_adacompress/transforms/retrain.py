@@ -31,6 +31,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 from apache_beam.transforms.window import GlobalWindows
 
+from beam_adacompress.arguments import check_types
 from beam_adacompress.drift.contract import RETRAIN, Rates
 from beam_adacompress.drift.loop import Advice, Loop, Pace
 from beam_adacompress.errors import AdaCompressError
@@ -39,7 +40,6 @@ from beam_adacompress.policy.retraining import Retraining
 from beam_adacompress.records import Choice, DriftEstimate, Retrained, Score
 from beam_adacompress.scores import MostRecent, from_parquet, score_of, to_parquet
 from beam_adacompress.transforms import control, rows
-from beam_adacompress.transforms.arguments import check_types
 from beam_adacompress.transforms.drift import is_bounded
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.replacing import FAILED, KEPT, Replacing

@@ -1,4 +1,4 @@
-"""Arguments of transforms: of the types that they are said to be, or an error that names the one that is not."""
+"""Arguments: of the types that they are said to be, or an error that names the one that is not."""
 
 from __future__ import annotations
 
@@ -19,19 +19,33 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 _UNIONS = (Union, types.UnionType)
 
 
-def check_types(transform: Any) -> None:
-    """Checks the fields of a transform against their annotations.
+def check_types(made: Any) -> None:
+    """Checks the fields of a dataclass, a transform or settings, against their annotations.
 
     Args:
-      transform: a dataclass.
+      made: an instance.
 
     Raises:
       TypeError: names the field, what it has to be, and what it is.
     """
-    for name, kind in _fields_of(type(transform)):  # type: ignore[arg-type]  # a class is hashable
-        value = getattr(transform, name)
-        if not _is(value, kind):
-            raise TypeError(f"{type(transform).__name__}: {name} must be {_described(kind)}, got {value!r}")
+    for name, kind in _fields_of(type(made)):  # type: ignore[arg-type]  # a class is hashable
+        check_type(type(made).__name__, name, getattr(made, name), kind)
+
+
+def check_type(owner: str, name: str, value: Any, kind: Any) -> None:
+    """Checks one argument against its annotation.
+
+    Args:
+      owner: whose argument it is, for the message.
+      name: of the argument.
+      value: what was given.
+      kind: the annotation, as a type.
+
+    Raises:
+      TypeError: names the argument, what it has to be, and what it is.
+    """
+    if not _is(value, kind):
+        raise TypeError(f"{owner}: {name} must be {_described(kind)}, got {value!r}")
 
 
 @functools.cache
