@@ -1,9 +1,20 @@
-"""Packaging; also what Dataflow takes: --setup_file ./setup.py."""
+"""Packaging; also what Dataflow takes: --setup_file ./setup.py.
 
+The native core is built where a C compiler and libjpeg-turbo's headers are, and left out with one line where not.
+ADACOMPRESS_NATIVE=require makes that an error, =skip leaves it out in any case. ADACOMPRESS_JPEG_ROOT names a folder
+with include/ and lib/libjpeg.a to link in, as the wheels do.
+"""
+
+import os
 import re
+import sys
+import tempfile
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools._distutils.ccompiler import new_compiler
+from setuptools._distutils.errors import CCompilerError, DistutilsError
+from setuptools._distutils.sysconfig import customize_compiler
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_adacompress" / "version.py").read_text()).group(1)
@@ -40,6 +51,67 @@ TEST = [
     "webdataset>=0.2",
 ]
 
+CSRC = "beam_adacompress/jpeg/csrc"
+JPEG_ROOT = os.environ.get("ADACOMPRESS_JPEG_ROOT")
+WANTED = os.environ.get("ADACOMPRESS_NATIVE", "auto")
+
+# Rounding must not depend on the processor: products and sums are not fused.
+CORE = Extension(
+    "beam_adacompress.jpeg._native",
+    sources=[f"{CSRC}/{name}.c" for name in ("image", "blocks", "grid", "write", "module")],
+    depends=[f"{CSRC}/{name}.h" for name in ("core", "trap", "rows", "matrices")],
+    define_macros=[("Py_LIMITED_API", "0x030A0000"), ("NDEBUG", None)],
+    extra_compile_args=["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"],
+    include_dirs=[f"{JPEG_ROOT}/include"] if JPEG_ROOT else [],
+    extra_objects=[f"{JPEG_ROOT}/lib/libjpeg.a"] if JPEG_ROOT else [],
+    libraries=[] if JPEG_ROOT else ["jpeg"],
+    py_limited_api=True,
+)
+PROBE = """
+#include <stdio.h>
+#include <jpeglib.h>
+#ifndef LIBJPEG_TURBO_VERSION
+#error "this is another libjpeg"
+#endif
+int main(void) { struct jpeg_error_mgr errors; return jpeg_std_error(&errors) == 0; }
+"""
+
+
+def obstacle() -> str:
+    """Why the native core cannot be built here; empty where it can."""
+    if WANTED == "skip":
+        return "ADACOMPRESS_NATIVE=skip"
+    if sys.platform == "win32" or sys.implementation.name != "cpython":
+        return "it is for CPython on Linux and macOS"
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    with tempfile.TemporaryDirectory() as scratch:
+        probe = Path(scratch, "probe.c")
+        probe.write_text(PROBE)
+        try:
+            objects = compiler.compile([str(probe)], output_dir=scratch, include_dirs=CORE.include_dirs)
+            compiler.link_executable(
+                [*objects, *CORE.extra_objects], str(Path(scratch, "probe")), libraries=CORE.libraries
+            )
+        except (CCompilerError, DistutilsError, OSError) as error:
+            return f"no C compiler with libjpeg-turbo's headers ({str(error).splitlines()[0]})"
+    return ""
+
+
+def extensions() -> list[Extension]:
+    """The native core, if it is to be built and can be."""
+    if not {"bdist_wheel", "build", "build_ext", "develop", "editable_wheel", "install"} & set(sys.argv):
+        return []  # nothing is compiled
+    if why := obstacle():
+        if WANTED == "require":
+            sys.exit(f"beam-adacompress: the native core cannot be built: {why}")
+        print(f"beam-adacompress: without the native core, everything works, slower: {why}", file=sys.stderr)
+        return []
+    return [CORE]
+
+
+core = extensions()
+
 setup(
     name="beam-adacompress",
     version=VERSION,
@@ -49,6 +121,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
+    ext_modules=core,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if core else {},
     packages=find_packages(include=["beam_adacompress", "beam_adacompress.*"]),
     package_data={
         "beam_adacompress": ["py.typed", "*.yaml", "templates/*.html", "jpeg/families/*.json", "policy/default/*"]

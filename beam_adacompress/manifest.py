@@ -38,6 +38,7 @@ class ManifestRow(NamedTuple):
     error: Optional[str]  # one sentence, where it failed
     seconds: Optional[float]  # of decoding and encoding
     verified_by: Optional[str] = None  # backends that agreed before the choice was made
+    engine: Optional[str] = None  # what encoded it: `native` or `pillow`; None for kept and failed images
 
     @property
     def is_written(self) -> bool:
@@ -84,6 +85,7 @@ FORMAT = Format(
         pa.field("error", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("verified_by", pa.string()),
+        pa.field("engine", pa.string()),
     ),
 )
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
 import pyarrow as pa
-from PIL import Image
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.artefacts import Format
@@ -100,7 +99,7 @@ def rank(reference: Labels, compressed: Labels) -> int:
 
 def try_configurations(
     image: Query,
-    pixels: Image.Image,
+    picture: jpeg.Picture,
     wanted: Mapping[str, Collection[Configuration]],
     clients: Mapping[str, Client],
     settings: jpeg.Settings,
@@ -109,7 +108,7 @@ def try_configurations(
 
     Args:
       image: the reference.
-      pixels: of it, decoded.
+      picture: of it.
       wanted: by backend, the configurations that it is asked about.
       clients: by backend.
       settings: of the encoder.
@@ -119,7 +118,8 @@ def try_configurations(
       the reason `no-reference` where it sees nothing in it.
     """
     references = {
-        name: clients[name].terms.too_many_pixels(*pixels.size) or clients[name].ask(image) for name in wanted
+        name: clients[name].terms.too_many_pixels(picture.width, picture.height) or clients[name].ask(image)
+        for name in wanted
     }
     found: dict[str, Union[Tried, BackendError]] = {}
     labels: dict[str, Labels] = {}
@@ -138,7 +138,7 @@ def try_configurations(
     under_way: collections.deque[_Question] = collections.deque()
     size = 0
     for configuration in dict.fromkeys(each for name in labels for each in wanted[name]):
-        encoded = jpeg.encode(pixels, configuration.tables, settings)
+        encoded = picture.encode(configuration.tables, settings)
         for name in labels:
             if configuration in wanted[name]:
                 question = _Question(len(encoded), clients[name].ask(Query(encoded, image.key, configuration.quality)))

@@ -7,6 +7,8 @@ from importlib import metadata
 
 from PIL import features
 
+from beam_adacompress.jpeg import native
+
 __version__ = "0.1.0"
 
 
@@ -17,5 +19,6 @@ def versions() -> dict[str, str]:
         "apache-beam": metadata.version("apache-beam"),
         "pillow": metadata.version("pillow"),
         "libjpeg-turbo": str(features.version("libjpeg_turbo") or features.version("jpg")),
+        "engine": native.engine(),
         "python": platform.python_version(),
     }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beam_adacompress.jpeg import native, source
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.pipelines import cli
 from beam_adacompress.transforms.runs import read_rows
@@ -32,6 +33,24 @@ def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
         options = {"quality": 95, **options}
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def watch_decoding(monkeypatch: pytest.MonkeyPatch, saw: Callable[[bytes], object]) -> None:
+    """Calls `saw` with each file that is decoded, by whichever engine."""
+    decode, read = source.Source._decode, native.open_coded
+
+    def pixels(self: source.Source) -> Image.Image:
+        saw(self.data)
+        return decode(self)
+
+    def coefficients(data: bytes, max_pixels: int | None = None) -> native.Coded | None:
+        found = read(data, max_pixels)
+        if found is not None:
+            saw(data)
+        return found
+
+    monkeypatch.setattr(source.Source, "_decode", pixels)
+    monkeypatch.setattr(native, "open_coded", coefficients)
 
 
 def decoded(data: bytes) -> Image.Image:

@@ -14,11 +14,10 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.yaml import yaml_provider
 from apache_beam.yaml.yaml_transform import YamlTransform
-from conftest import encoded, picture
+from conftest import encoded, picture, watch_decoding
 from PIL import Image
 
 from beam_adacompress import ChooseQuality, CompressJPEG, EncodedImage, ImageFailure, jpeg
-from beam_adacompress.jpeg import source
 from beam_adacompress.policy import learned
 from beam_adacompress.policy.features import features, source_bytes
 from beam_adacompress.policy.policies import Serving
@@ -89,7 +88,7 @@ def photos(names=PHOTOS):
 
 def by_hand(key, data):
     opened = jpeg.open_image(data)
-    return POLICY.choose(features(opened, opened.pixels()), key)
+    return POLICY.choose(features(opened, jpeg.open_picture(opened)), key)
 
 
 def test_the_policy_decides_for_each_image():
@@ -179,13 +178,7 @@ DECODED: list[int] = []  # bytes of each file that was decoded
 @pytest.fixture
 def decodings(monkeypatch):
     DECODED.clear()
-    decode = source.Source._decode
-
-    def counting(self):
-        DECODED.append(len(self.data))
-        return decode(self)
-
-    monkeypatch.setattr(source.Source, "_decode", counting)
+    watch_decoding(monkeypatch, lambda data: DECODED.append(len(data)))
     return DECODED
 
 
@@ -220,7 +213,7 @@ def explored(**how):
 def by_setting(data):
     """What the policy does with an image at each of its settings."""
     opened = jpeg.open_image(data)
-    seen = features(opened, opened.pixels())[None]
+    seen = features(opened, jpeg.open_picture(opened))[None]
     artefact = POLICY.artefact
     taken = [
         learned.choose(artefact.agent.learned, seen, source_bytes(seen), price).action[0] for price in artefact.settings
@@ -240,7 +233,7 @@ def test_exploring():
     assert len({choice.expected_agreement for choice in choices.values()}) > 1
     serving = Serving(explore=0.3).load()
     opened = jpeg.open_image(PHOTO)
-    seen = features(opened, opened.pixels())
+    seen = features(opened, jpeg.open_picture(opened))
     assert choices == {image.key: serving.choose(seen, image.key) for image in MANY}
 
 
@@ -346,7 +339,7 @@ def test_in_beam_yaml(monkeypatch):
     monkeypatch.setattr(yaml_provider, "standard_providers", dict)  # none is needed, and they import TensorFlow
     serving = Serving(agreement=0.9).load()
     opened = jpeg.open_image(PHOTO)
-    choice = serving.choose(features(opened, opened.pixels()), "a.jpg")
+    choice = serving.choose(features(opened, jpeg.open_picture(opened)), "a.jpg")
     transforms = yaml_provider.InlineProvider({"ChooseQuality": ChooseQuality, "CompressJPEG": CompressJPEG})
     with TestPipeline(runner="FnApiRunner") as p:
         images = p | beam.Create([EncodedImage("a.jpg", PHOTO)]).with_output_types(EncodedImage)

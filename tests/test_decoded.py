@@ -14,11 +14,11 @@ DATA = encoded(picture())
 ENOUGH = 10**6  # pixels
 
 
-def kept(data=DATA, pixels=None):
+def kept(data=DATA, shown=None):
     opened = jpeg.open_image(data)
-    pixels = pixels or opened.pixels()
-    decoded.keep(opened, pixels)
-    return opened, pixels
+    shown = shown or jpeg.open_picture(opened)
+    decoded.keep(opened, shown)
+    return opened, shown
 
 
 def compress(data=DATA, settings=None, tables="annexk"):
@@ -26,10 +26,10 @@ def compress(data=DATA, settings=None, tables="annexk"):
 
 
 def test_what_was_kept_is_taken():
-    opened, pixels = kept()
+    opened, shown = kept()
     found = decoded.take(DATA, ENOUGH)
     assert found.opened is opened
-    assert found.pixels is pixels
+    assert found.picture is shown
 
 
 def test_only_the_very_same_object_is_the_same_file():
@@ -102,18 +102,18 @@ def test_an_image_that_is_left_alone_is_the_same():
     assert alone.reason == "chosen"
 
 
-def test_the_pixels_that_were_kept_are_those_that_are_compressed_and_once_only():
+def test_the_picture_that_was_kept_is_the_one_that_is_compressed_and_once_only():
     alone = compress()
-    kept(pixels=Image.new("RGB", (96, 64), (200, 100, 50)))
+    kept(shown=jpeg.open_picture(jpeg.open_image(encoded(Image.new("RGB", (96, 64), (200, 100, 50)), "PNG"))))
     assert jpeg.open_image(compress().data).pixels().getpixel((9, 9))[:3] == pytest.approx((200, 100, 50), abs=9)
     assert compress() == alone
 
 
 def test_encoding_leaves_the_pixels_as_they_are():
-    _, pixels = kept()
-    before = pixels.tobytes()
+    _, shown = kept()
+    before = shown.pixels.tobytes()
     compress()
-    assert pixels.tobytes() == before
+    assert shown.pixels.tobytes() == before
 
 
 def test_the_limit_of_pixels_holds_for_what_was_kept():

@@ -227,7 +227,7 @@ def advise(root, explore=0.5):
 def by_hand(root, explore, keys):
     opened = jpeg.open_image(PHOTO)
     policy = Serving(publishing.resolve(str(root)), explore=explore).load()
-    return {key: policy.choose(features(opened, opened.pixels()), key) for key in keys}
+    return {key: policy.choose(features(opened, jpeg.open_picture(opened)), key) for key in keys}
 
 
 def test_the_drift_stage_says_how_much_to_explore(root):

@@ -114,8 +114,11 @@ def test_which_networks_there_are():
     assert Sight(embedding="keras:b.keras").networks == ("keras:b.keras",)
 
 
+SHOWN = jpeg.open_picture(jpeg.open_image(IMAGE))
+
+
 def test_what_a_network_says_ahead_by_hand(network):
-    found = ahead(network, IMAGE, picture(), CANDIDATES)
+    found = ahead(network, IMAGE, SHOWN, CANDIDATES)
     assert (found.shape, found.dtype) == ((4 + 4 * 4,), np.float32)
     # Best, next, gap, and -(0.6 ln 0.6 + 0.3 ln 0.3 + 0.1 ln 0.1).
     assert found[:4] == pytest.approx([0.6, 0.3, 0.3, 0.897946], abs=1e-5)
@@ -128,21 +131,21 @@ def test_what_a_network_says_ahead_by_hand(network):
 
 
 def test_where_it_sees_nothing_there_are_zeros(network):
-    assert ahead(network, BLIND, picture(), CANDIDATES[:2]).tolist() == [0] * 12
-    assert ahead(network, b"no image", picture(), CANDIDATES[:1]).tolist() == [0] * 8
+    assert ahead(network, BLIND, SHOWN, CANDIDATES[:2]).tolist() == [0] * 12
+    assert ahead(network, b"no image", SHOWN, CANDIDATES[:1]).tolist() == [0] * 8
 
 
 @pytest.mark.parametrize("scores", [(1.0, 1e-45, 0.0), (1.0, 1.0, 1e-45)])
 def test_scores_near_nothing_and_answers_of_one_label(network, monkeypatch, scores):
     monkeypatch.setitem(SCORES, 2, scores)
-    assert np.isfinite(ahead(network, IMAGE, picture(), CANDIDATES)).all()
+    assert np.isfinite(ahead(network, IMAGE, SHOWN, CANDIDATES)).all()
     monkeypatch.setitem(SCORES, 2, (0.8, 0.0, 0.0))
-    assert ahead(network, IMAGE, picture(), CANDIDATES[:1])[:4] == pytest.approx([0.8, 0, 0.8, 0])
+    assert ahead(network, IMAGE, SHOWN, CANDIDATES[:1])[:4] == pytest.approx([0.8, 0, 0.8, 0])
 
 
 def opened(data=IMAGE):
     source = jpeg.open_image(data)
-    return source, source.pixels()
+    return source, jpeg.open_picture(source)
 
 
 def test_features_come_first_and_the_embedding_last(stand_in, network):

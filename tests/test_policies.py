@@ -236,8 +236,8 @@ def test_a_bundled_family_is_known_by_its_name(tmp_path):
 def test_what_looks_at_images_for_it(tmp_path):
     found = onlooker(Serving(saved(tmp_path), 0.95))
     opened = jpeg.open_image(encoded(picture()))
-    seen = found.look(opened, opened.pixels())
-    assert np.array_equal(seen, features(opened, opened.pixels()))
+    seen = found.look(opened, jpeg.open_picture(opened))
+    assert np.array_equal(seen, features(opened, jpeg.open_picture(opened)))
     assert seen.dtype == np.float32
     assert found.policy.choose(seen, "a.jpg").policy_version == found.policy.version
 

@@ -14,7 +14,7 @@ import pytest
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.test_pipeline import TestPipeline
 from backends import CAT, Sizes, unavailable
-from conftest import encoded, picture
+from conftest import encoded, picture, watch_decoding
 from scoring import scored, summary_of
 from test_choose_policy import LEFT_PIPELINE, PHOTOS, POLICY, leave, photos
 from test_policies import saved
@@ -23,7 +23,6 @@ from test_score import Shot
 from beam_adacompress import ChooseQuality, CompressedImage, CompressJPEG, EncodedImage, ScoreWithBackend, jpeg, scores
 from beam_adacompress.backends import Answer, Backend, Query, Terms, registry
 from beam_adacompress.drift.loop import Advice
-from beam_adacompress.jpeg import source
 from beam_adacompress.policy.features import NAMES, features
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.records import Choice
@@ -36,7 +35,7 @@ ALWAYS = 1e-6  # seconds between looks
 
 def features_of(data):
     opened = jpeg.open_image(data)
-    return [float(number) for number in features(opened, opened.pixels())]
+    return [float(number) for number in features(opened, jpeg.open_picture(opened))]
 
 
 def row(key, data=PHOTO, choice=TAKEN):
@@ -109,8 +108,7 @@ def test_features_that_a_row_has_are_kept():
 
 def test_only_sampled_images_are_looked_at(monkeypatch):
     decoded = []
-    decode = source.Source._decode
-    monkeypatch.setattr(source.Source, "_decode", lambda self: (decoded.append(1), decode(self))[1])
+    watch_decoding(monkeypatch, decoded.append)
     keys = [f"{index}.jpg" for index in range(60)]
     found, _ = rows_of(*map(row, keys), sample_rate=0.3)
     assert 5 < len(found) < 35
@@ -133,8 +131,7 @@ class Patient(Backend):
 
 
 def test_images_are_looked_at_while_the_calls_wait(monkeypatch):
-    decode = source.Source._decode
-    monkeypatch.setattr(source.Source, "_decode", lambda self: (decode(self), LOOKED.set())[0])
+    watch_decoding(monkeypatch, lambda data: LOOKED.set())
     LOOKED.clear()
     found, _ = rows_of(row("a"), backend=Patient(), retries=0)
     assert list(found["a"].features) == features_of(PHOTO)

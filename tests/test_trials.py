@@ -50,10 +50,13 @@ def test_fidelity(reference, compressed, expected):
     assert fidelity(reference, compressed) == pytest.approx(expected)
 
 
+PLAIN = jpeg.Settings(optimize=False, progressive=False)
+
+
 def tried(backend, configurations=ACTIONS):
     client = Client(backend, Manners(retries=0))
-    pixels = jpeg.open_image(IMAGE).pixels()
-    return try_configurations(Query(IMAGE, "a"), pixels, {"x": configurations}, {"x": client}, jpeg.Settings())["x"]
+    shown = jpeg.open_picture(jpeg.open_image(IMAGE))
+    return try_configurations(Query(IMAGE, "a"), shown, {"x": configurations}, {"x": client}, jpeg.Settings())["x"]
 
 
 def by_quality(answers):
@@ -113,7 +116,9 @@ def test_trials_of_images(tmp_path):
     trials, failures = run(TryConfigurations([Texture()], ACTIONS), images, tmp_path)
     assert [(trial.key, trial.width, trial.height) for trial in trials] == [("a", 96, 64), ("b", 40, 30)]
     assert trials[0].bytes_in == len(IMAGE)
-    assert trials[0].bytes_75 == len(encoded(picture_again(IMAGE), quality=75))
+    assert trials[0].bytes_75 == len(
+        jpeg.open_picture(jpeg.open_image(IMAGE)).encode(jpeg.quantisation("annexk", 75), PLAIN)
+    )
     assert len(trials[0].sizes) == len(trials[0].ranks) == len(trials[0].fidelity) == 2
     assert trials[0].plain == []
     assert trials[0].sizes[0] < trials[0].sizes[1]
@@ -123,29 +128,26 @@ def test_trials_of_images(tmp_path):
 
 
 def test_the_bytes_of_standard_tables_in_one_plain_scan(tmp_path):
+    shown = jpeg.open_picture(jpeg.open_image(IMAGE))
     transform = TryConfigurations([Texture()], ACTIONS, plain=(75, 20))
     (trial,), _ = run(transform, [EncodedImage("a", IMAGE)], tmp_path)
-    assert trial.plain == [trial.bytes_75, len(encoded(picture_again(IMAGE), quality=20))]
+    assert trial.plain == [trial.bytes_75, len(shown.encode(jpeg.quantisation("annexk", 20), PLAIN))]
 
 
 class Glance(Sight):
     """Sees of an image how large it is, once it is open."""
 
     def open(self, read):
-        return lambda opened, pixels: np.array([opened.width, pixels.height, len(opened.data)], np.float32)
+        return lambda opened, shown: np.array([opened.width, shown.height, len(opened.data)], np.float32)
 
 
 def test_features_are_what_a_policy_will_look_at(tmp_path):
     (plain,), _ = run(TryConfigurations([Texture()], ACTIONS), [EncodedImage("a", IMAGE)], tmp_path / "1")
     opened = jpeg.open_image(IMAGE)
-    assert plain.features == features(opened, opened.pixels()).tolist()
+    assert plain.features == features(opened, jpeg.open_picture(opened)).tolist()
     transform = TryConfigurations([Texture()], ACTIONS, sight=Glance())
     (trial,), _ = run(transform, [EncodedImage("a", IMAGE)], tmp_path / "2")
     assert trial.features == [96, 64, len(IMAGE)]
-
-
-def picture_again(data):
-    return jpeg.open_image(data).pixels()
 
 
 def test_no_pair_is_paid_twice(tmp_path):

@@ -38,8 +38,8 @@ DEFAULT = jpeg.Settings()
 
 
 def sizes(settings=DEFAULT):
-    pixels = jpeg.open_image(IMAGE).pixels()
-    return {each: len(jpeg.encode(pixels, jpeg.quantisation("annexk", each), settings)) for each in QUALITIES}
+    shown = jpeg.open_picture(jpeg.open_image(IMAGE))
+    return {each: len(shown.encode(jpeg.quantisation("annexk", each), settings)) for each in QUALITIES}
 
 
 def chosen(transform, *images):

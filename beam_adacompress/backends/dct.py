@@ -14,8 +14,8 @@ from beam_adacompress.backends.contract import read_local
 from beam_adacompress.backends.network import Classifier, numbered, read_file
 from beam_adacompress.backends.preprocess import Scores
 from beam_adacompress.jpeg import dct, geometry
-from beam_adacompress.jpeg.codec import Settings
 from beam_adacompress.jpeg.geometry import View
+from beam_adacompress.jpeg.settings import Settings
 
 
 @dataclasses.dataclass

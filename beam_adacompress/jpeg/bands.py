@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from beam_adacompress.jpeg.layout import RATIOS
+from beam_adacompress.jpeg.native import Coded
+
 COMPONENTS = ("Y", "Cb", "Cr")
 
 Floats = NDArray[np.float64]
@@ -105,6 +108,25 @@ class BandStats:
     count: Floats = dataclasses.field(default_factory=lambda: np.zeros(3))
     total: Floats = dataclasses.field(default_factory=lambda: np.zeros((3, 64)))
     squares: Floats = dataclasses.field(default_factory=lambda: np.zeros((3, 64)))
+
+    def add_coded(self, coded: Coded, subsampling: str = "4:2:0") -> bool:
+        """Adds one JPEG by the coefficients that it has.
+
+        They are what is left of the photograph's: multiples of the file's steps. Where those are fine, it is nearly the
+        same as `add` gives, which transforms the rounded pixels again.
+
+        Returns:
+          False, with nothing added, where the chrominance would have to be interpolated.
+        """
+        if not coded.writes(RATIOS[subsampling]):
+            return False
+        self.images += 1
+        for component, (total, squares) in enumerate(coded.bands(RATIOS[subsampling])):
+            rows, columns = coded.shape(component, RATIOS[subsampling])
+            self.count[component] += rows * columns
+            self.total[component] += total
+            self.squares[component] += squares
+        return True
 
     def add(self, pixels: Image.Image, subsampling: str = "4:2:0") -> None:
         """Adds one image; its chrominance is zero if it is gray, and not counted."""

@@ -1,6 +1,6 @@
 """The image that was decoded last in this thread, so that choosing and compressing decode it once.
 
-    ChooseQuality: keep(opened, pixels) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
+    ChooseQuality: keep(opened, picture) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
 
 Where the two transforms are fused, which is the rule, the second one is handed the very object that the first one
 gave; where they are not, the data are another object and are decoded again. One image is kept, and only until the next
@@ -12,16 +12,15 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple, Optional
 
-from PIL import Image
-
+from beam_adacompress.jpeg.picture import Picture
 from beam_adacompress.jpeg.source import Source
 
 
 class Decoded(NamedTuple):
-    """An image file and its pixels."""
+    """An image file and its picture."""
 
     opened: Source
-    pixels: Image.Image
+    picture: Picture
 
 
 class _Last(threading.local):
@@ -32,13 +31,13 @@ class _Last(threading.local):
 _last = _Last()
 
 
-def keep(opened: Source, pixels: Image.Image) -> None:
-    """Keeps a decoded image; encoding must not change its pixels."""
-    _last.image = Decoded(opened, pixels)
+def keep(opened: Source, picture: Picture) -> None:
+    """Keeps a decoded image."""
+    _last.image = Decoded(opened, picture)
 
 
 def take(data: bytes, max_pixels: int) -> Optional[Decoded]:
-    """The pixels of a file, if it is the one that was kept: the same object, not only the same bytes. Forgets them.
+    """The picture of a file, if it is the one that was kept: the same object, not only the same bytes. Forgets them.
 
     Args:
       data: the file.

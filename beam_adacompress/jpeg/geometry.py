@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_adacompress.jpeg import dct
-from beam_adacompress.jpeg.codec import Settings
 from beam_adacompress.jpeg.dct import Plane
-from beam_adacompress.jpeg.layout import ZIGZAG
+from beam_adacompress.jpeg.layout import TURNS, ZIGZAG
+from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.source import open_image
 
 RULES = 1  # to be raised with every change here that changes a view: answers to it are cached
@@ -32,15 +32,6 @@ RULES = 1  # to be raised with every change here that changes a view: answers to
 RESIZES = ("halve", "crop")
 
 _ODD = np.array([1, -1] * 4, np.float32)  # the sign of each frequency in the mirror
-_TURNS = {  # EXIF orientation: transposed first, then flipped down, across
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
 
 
 class View(NamedTuple):
@@ -80,7 +71,7 @@ def view(
     assert found.cb is not None  # 4:2:0 has them for grayscale too
     assert found.cr is not None
     planes = [_whole(found.y, found.cb), found.cb, found.cr]
-    if (turn := _TURNS.get(open_image(data).orientation)) is not None:
+    if (turn := TURNS.get(open_image(data).orientation)) is not None:
         planes = [turned(plane, *turn) for plane in planes]
     while resize == "halve" and planes[1].shape[0] >= rows and planes[1].shape[1] >= columns:
         planes = [dct.halved(dct.halved(plane, 0), 1) for plane in planes]

@@ -30,7 +30,17 @@ ZIGZAG = np.array((
 # fmt: on
 
 RATIOS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1), "4:1:1": (1, 4)}  # down, across
-_NAMES: dict[tuple[float, float], str] = {ratios: name for name, ratios in RATIOS.items()}
+# EXIF orientation as what makes the picture upright: transposed first, then flipped down, across.
+TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+NAMES: dict[tuple[float, float], str] = {ratios: name for name, ratios in RATIOS.items()}
 
 
 _SOF_HUFFMAN_8 = (0xC0, 0xC1, 0xC2)  # baseline, extended sequential, progressive
@@ -171,7 +181,7 @@ def _subsampling(samplings: tuple[int, ...]) -> Optional[str]:
         return None
     (across, down), *chroma = (divmod(sampling, 16) for sampling in samplings)
     found = {(down / v, across / h) for h, v in chroma if h and v}
-    name = _NAMES.get(found.pop()) if len(found) == 1 else None
+    name = NAMES.get(found.pop()) if len(found) == 1 else None
     if name is None:
         factors = ", ".join(f"{sampling >> 4}x{sampling & 15}" for sampling in samplings)
         raise ImageError(UNSUPPORTED_JPEG, f"its sampling factors {factors} are none of {', '.join(RATIOS)}")

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.jpeg.codec import Settings, encode
+from beam_adacompress.jpeg.picture import encode
+from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.tables import Family, Quantisation
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from beam_adacompress.errors import ImageError
-from beam_adacompress.jpeg import metadata
+from beam_adacompress.jpeg import metadata, native
 
 # Reasons for leaving an image as it is. They are words of the manifest's `reason` column.
 ALPHA = "alpha"
@@ -31,9 +31,6 @@ _MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\
 
 # Formats that Pillow lists but that run other programs, only draw a placeholder, or are not pictures.
 _REFUSED_FORMATS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "FPX", "MIC", "FITS"}
-
-# The complaints of libjpeg that mean damaged picture data; the others concern ancillary markers.
-_DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS", "Application transferred")
 
 _SEVERAL_FRAMES_MOVE = {"GIF", "WEBP", "PNG", "AVIF", "FLI"}
 
@@ -78,6 +75,11 @@ class Source:
         self.width, self.height = image.size[::-1] if turned else image.size
         self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
 
+    @property
+    def is_coded(self) -> bool:
+        """Whether it is a JPEG whose coefficients may be read."""
+        return self.format == "JPEG"
+
     def segments(self, mode: str, policy: str) -> bytes:
         """The metadata to carry over, see metadata.kept_segments."""
         return metadata.kept_segments(self._image, mode, policy)
@@ -98,6 +100,8 @@ class Source:
         """
         if self.obstacle == ALREADY_COMPRESSED and self.data.endswith(_EOI):
             return  # our own files end so; anything shorter is decoded, which tells how it is broken
+        if self.is_coded and native.open_coded(self.data) is not None:
+            return
         with _decoding():
             self._decode()
 
@@ -145,6 +149,10 @@ class _TwelveBitJPEG(Source):
         self.orientation = 1
         self.obstacle = HIGH_BIT_DEPTH
         self.flattens = False
+
+    @property
+    def is_coded(self) -> bool:
+        return False
 
     def luma_steps(self) -> None:
         """Nothing is read behind the frame header."""
@@ -270,7 +278,7 @@ def _decode_strictly(data: bytes, image: ImageFile.ImageFile) -> Optional[_Decod
     try:
         pixels: Any = simplejpeg.decode_jpeg(data, colorspace=layout)
     except ValueError as error:
-        if str(error).startswith(_DAMAGE):
+        if str(error).startswith(native.DAMAGE):
             raise
         return None
     if image.mode == "CMYK":

@@ -14,9 +14,10 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import AdaCompressError
@@ -45,6 +46,9 @@ LEARNABLE = (ANNEXK, DEEPN, MOBILENET_V1_SMALL, MOBILENET_V1, MOBILENET_V2)
 VERSION = 1
 SUFFIX = ".json"
 
+NEAREST = 0.5
+LEAST_ROUNDING = 0.2
+
 Table = tuple[int, ...]  # 64 steps, 1..255
 
 
@@ -53,6 +57,7 @@ class Quantisation(NamedTuple):
 
     luma: Table
     chroma: Table
+    rounding: float = NEAREST  # a quotient's magnitude + this, cut off, is the AC coefficient: below 0.5 a dead zone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,17 +68,22 @@ class Family:
       name: for people.
       luma, chroma: 64 steps each at quality 50, in natural order, above 0.
       origin: how they came about: a text and numbers, JSON-able.
+      rounding: of AC coefficients, 0.2..0.5: a quotient's magnitude plus this, cut off. 0.5 is to the nearest; less
+        makes zeros of what is just above half a step, a dead zone.
 
     Raises:
-      ValueError: these are no 64 positive steps.
+      ValueError: these are no 64 positive steps, or rounding is out of range.
     """
 
     name: str
     luma: tuple[float, ...]
     chroma: tuple[float, ...]
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rounding: float = NEAREST
 
     def __post_init__(self) -> None:
+        if not LEAST_ROUNDING <= self.rounding <= NEAREST:
+            raise ValueError(f"rounding must be from {LEAST_ROUNDING} to {NEAREST}, got {self.rounding}")
         for component in ("luma", "chroma"):
             steps = getattr(self, component)
             if len(steps) != 64 or not all(isinstance(step, (int, float)) and 0 < step < math.inf for step in steps):
@@ -81,7 +91,7 @@ class Family:
 
     def at(self, quality: int) -> Quantisation:
         """The tables at a quality, 1..100."""
-        return Quantisation(scale(self.luma, quality), scale(self.chroma, quality))
+        return Quantisation(scale(self.luma, quality), scale(self.chroma, quality), self.rounding)
 
     def to_json(self) -> bytes:
         """The content of a family's file, rows of eight steps."""
@@ -90,6 +100,7 @@ class Family:
             f'"format_version": {VERSION}',
             f'"name": {json.dumps(self.name)}',
             '"scaling": "ijg"',
+            *([] if self.rounding == NEAREST else [f'"rounding": {json.dumps(self.rounding)}']),
             *(f'"{component}": [\n{_rows(getattr(self, component))}\n ]' for component in ("luma", "chroma")),
             f'"origin": {json.dumps(dict(self.origin))}',
         ]
@@ -111,7 +122,9 @@ def from_json(data: bytes, path: str) -> Family:
         version = content["format_version"] if content["format"] == "adacompress.tables" else "none"
         if version == VERSION:
             luma, chroma = (tuple(step for row in content[name] for step in row) for name in ("luma", "chroma"))
-            return Family(str(content["name"]), luma, chroma, content.get("origin", {}))
+            return Family(
+                str(content["name"]), luma, chroma, content.get("origin", {}), content.get("rounding", NEAREST)
+            )
     except (ValueError, KeyError, TypeError) as error:
         raise AdaCompressError(f"{path} holds no family of quantisation tables: {error}") from error
     raise AdaCompressError(
@@ -141,17 +154,44 @@ def check_action(family: str, quality: int) -> None:
         raise TypeError(f"quality must be an integer from 1 to 100, got {quality!r}")
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be from 1 to 100, got {quality}")
-    if family not in FAMILIES and not family.endswith(SUFFIX):
+    base, _ = parsed(family)
+    if base not in FAMILIES and not base.endswith(SUFFIX):
         known = ", ".join(FAMILIES)
-        raise ValueError(f"unknown quantisation tables {family!r}; known: {known}, or the path of a .json file")
+        raise ValueError(
+            f"unknown quantisation tables {family!r}; known: {known}, or the path of a .json file, each with @ROUNDING "
+            "behind it or not"
+        )
+
+
+def parsed(reference: str) -> tuple[str, Optional[float]]:
+    """The parts of `FAMILY@ROUNDING`; None for the family's own rounding.
+
+    Raises:
+      ValueError: the rounding is out of range.
+    """
+    base, at, rounding = reference.rpartition("@")
+    if not at or not re.fullmatch(r"[0-9.]+", rounding):
+        return reference, None
+    try:
+        value = float(rounding)
+    except ValueError:
+        value = math.nan
+    if not LEAST_ROUNDING <= value <= NEAREST:
+        raise ValueError(f"{reference}: rounding must be from {LEAST_ROUNDING} to {NEAREST}, got {rounding}")
+    return base, value
 
 
 def family(reference: str, read: Read = read_local) -> Family:
-    """A family by its name, or by the path of its file.
+    """A family by its name, or by the path of its file; `@0.4` behind it gives it that rounding, and the longer name.
 
     Raises:
       AdaCompressError: the file cannot be read, or holds no family.
+      ValueError: the rounding is out of range.
     """
+    base, rounding = parsed(reference)
+    if rounding is not None:
+        found = family(base, read)
+        return dataclasses.replace(found, name=f"{found.name}@{rounding:g}", rounding=rounding)
     if reference in FAMILIES:
         file = resources.files("beam_adacompress.jpeg") / "families" / (reference + SUFFIX)
         return from_json(file.read_bytes(), str(file))

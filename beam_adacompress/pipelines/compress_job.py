@@ -12,8 +12,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import jpeg
 from beam_adacompress.formats import FORMATS
-from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.metadata import POLICIES
+from beam_adacompress.jpeg.native import ENGINES
+from beam_adacompress.jpeg.settings import SUBSAMPLINGS
 from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, is_below
@@ -38,7 +39,7 @@ class CompressJob:
       input, format, image_field, max_bytes: as for Corpus.
       output: the run's folder.
       policy, agreement, confidence, explore, quality, tables: as for ChooseQuality.
-      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten: as for CompressJPEG.
+      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten, engine: as for CompressJPEG.
       overwrite: discard what an earlier run left in the output.
       max_failures: the largest share of failed images with which the job still succeeds; None for any.
       seed: of the images that the report shows.
@@ -62,6 +63,7 @@ class CompressJob:
     min_saving: float = jpeg.Settings.min_saving
     max_pixels: int = jpeg.Settings.max_pixels
     flatten: bool = jpeg.Settings.flatten
+    engine: str = jpeg.Settings.engine
     max_bytes: int = MAX_BYTES
     overwrite: bool = False
     max_failures: Optional[float] = None
@@ -238,6 +240,13 @@ class CompressOptions(PipelineOptions):
             "--flatten",
             action="store_true",
             help="compress alpha (over white), 16-bit, animated and multi-picture files too (first frame)",
+        )
+        add(
+            "--engine",
+            default=jpeg.Settings.engine,
+            choices=ENGINES,
+            help="native: JPEGs by their DCT coefficients, where the native core is installed; pillow: everything by "
+            "its pixels; auto: native where it is installed",
         )
         add("--seed", type=int, default=0, help="of the images that the report shows")
         add(

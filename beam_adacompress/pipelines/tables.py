@@ -22,8 +22,8 @@ from beam_adacompress import jpeg
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.jpeg import fitting
 from beam_adacompress.jpeg.bands import BandStats
-from beam_adacompress.jpeg.codec import SUBSAMPLINGS
 from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
+from beam_adacompress.jpeg.settings import SUBSAMPLINGS
 from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import (
@@ -305,7 +305,7 @@ def _run_show(argv: Sequence[str]) -> int:
 
 def shown(made: Family, quality: int) -> str:
     """Both tables side by side, for people."""
-    luma, chroma = made.at(quality)
+    luma, chroma, _ = made.at(quality)
     lines = [f"{'luminance, quality ' + str(quality):<40}  chrominance"]
     lines += [f"{_row(luma, row)}  {_row(chroma, row)}" for row in range(8)]
     return "\n".join(lines)

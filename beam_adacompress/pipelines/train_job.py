@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from beam_adacompress import jpeg, reward
-from beam_adacompress.jpeg.codec import SUBSAMPLINGS
+from beam_adacompress.jpeg.settings import SUBSAMPLINGS
 from beam_adacompress.jpeg.tables import ANNEXK, LEARNABLE, Quantisation, check_action
 from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared

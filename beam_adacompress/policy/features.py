@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from beam_adacompress.jpeg.bands import dct_line, from_rgb
 from beam_adacompress.jpeg.fitting import ZIGZAG_ORDER
+from beam_adacompress.jpeg.picture import Picture
 from beam_adacompress.jpeg.source import Source
 from beam_adacompress.jpeg.tables import ANNEXK, quantisation
 
@@ -55,17 +54,17 @@ NAMES: tuple[str, ...] = (
 _LOG_PIXELS, _LOG_DEPTH = NAMES.index("log2_pixels"), NAMES.index("log2_bits_per_pixel")
 
 
-def features(opened: Source, pixels: Image.Image) -> Floats:
+def features(opened: Source, picture: Picture) -> Floats:
     """The features of an image.
 
     Args:
       opened: the file.
-      pixels: of it, decoded, of mode `L`, `RGB` or `RGBX`.
+      picture: of it.
 
     Returns:
       `(len(NAMES),)`.
     """
-    blocks = _sampled(opened.samples(pixels))
+    blocks = picture.grid(_starts(picture.height, GRID[0]), _starts(picture.width, GRID[1]))
     averages = _averages()
     count = np.float32(blocks.shape[2])
     sizes = np.abs(blocks)
@@ -79,7 +78,7 @@ def features(opened: Source, pixels: Image.Image) -> Floats:
     across, down = along[1:].sum(axis=1) / count
     found = np.concatenate(
         [
-            _of_file(opened, pixels),
+            _of_file(opened, picture),
             np.log1p(averages.rings @ (sizes.sum(axis=2) / count)).T.ravel(),
             rough[[round(quantile * (rough.size - 1)) for quantile in _QUANTILES]],
             [across - down],
@@ -102,7 +101,7 @@ def source_bytes(seen: NDArray[Any]) -> NDArray[np.float64]:
     return bits / 8
 
 
-def _of_file(opened: Source, pixels: Image.Image) -> list[float]:
+def _of_file(opened: Source, picture: Picture) -> list[float]:
     area = opened.width * opened.height
     step = opened.luma_steps()
     first = 0.0 if step is None else math.log2(max(1.0, float(np.mean([step[band] for band in ZIGZAG_ORDER[:10]]))))
@@ -112,67 +111,14 @@ def _of_file(opened: Source, pixels: Image.Image) -> list[float]:
         math.log2(8 * len(opened.data) / area),
         float(opened.format == "JPEG"),
         first,
-        float(pixels.mode == "L"),
+        float(picture.is_gray),
     ]
 
 
-def _sampled(values: NDArray[np.uint8]) -> Floats:
-    """DCT coefficients of the blocks of the grid: `(64, components, blocks)`, colours zero where there are none.
-
-    Args:
-      values: samples, `(rows, columns)` or `(rows, columns, 3 or 4)`.
-    """
-    cut = _cut(values)  # samples x blocks x channels
-    if cut.shape[2] == 1:
-        levels = np.pad(cut.astype(np.float32) - 128, ((0, 0), (0, 0), (0, 2)))
-    else:
-        colours, offset = _from_rgb()
-        samples = cut.reshape(-1, cut.shape[2]).astype(np.float32)
-        levels = (colours[:, : cut.shape[2]] @ samples.T - offset).reshape(3, 64, -1).transpose(1, 2, 0)
-    # Along columns, then along rows: small enough for BLAS to leave the other cores to other workers.
-    down = _line() @ np.ascontiguousarray(levels.swapaxes(1, 2)).reshape(8, -1)
-    across = _line() @ down.reshape(8, 8, -1).swapaxes(0, 1).reshape(8, -1)
-    found: Floats = across.reshape(8, 8, -1).swapaxes(0, 1).reshape(64, 3, -1)
-    return found
-
-
-def _cut(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The samples of the blocks of the grid, `(64, blocks, channels)`."""
-    places = _places(*values.shape[:2])
-    if values.ndim == 3 and values.shape[2] == 4 and values.flags.c_contiguous:  # a pixel is one word
-        words: NDArray[np.uint8] = values.reshape(-1, 4).view(np.uint32)[:, 0].take(places).view(np.uint8)
-        return words.reshape(64, -1, 4)
-    found: NDArray[np.uint8] = values.reshape(values.shape[0] * values.shape[1], -1)[places]
-    return found.reshape(64, -1, found.shape[-1])
-
-
-@functools.lru_cache(maxsize=64)
-def _places(height: int, width: int) -> NDArray[np.intp]:
-    """Where the samples of the blocks are in an image, row by row, `(64 * blocks,)`."""
-    rows = _positions(height, GRID[0]).T[:, None, :, None]
-    columns = _positions(width, GRID[1]).T[None, :, None, :]
-    found: NDArray[np.intp] = (rows * width + columns).reshape(-1)
-    return found
-
-
-def _positions(size: int, count: int) -> NDArray[np.intp]:
-    """Where the samples of the blocks along one side are, `(count, 8)`; narrow images repeat their edge."""
-    starts = np.linspace(0, max(0, size - 8), count).astype(np.intp)
-    found: NDArray[np.intp] = np.minimum(starts[:, None] + np.arange(8), size - 1)
-    return found
-
-
-@functools.lru_cache(maxsize=1)
-def _line() -> Floats:
-    return dct_line().astype(np.float32)
-
-
-@functools.lru_cache(maxsize=1)
-def _from_rgb() -> tuple[Floats, Floats]:
-    """What makes of R, G, B and an unused byte the levels Y, Cb and Cr less 128: `(3, 4)`, and less `(3, 1)`."""
-    zero = from_rgb(np.zeros((1, 3)))
-    colours = np.pad((from_rgb(np.eye(3)) - zero).T, ((0, 0), (0, 1)))
-    return colours.astype(np.float32), (128 - zero).T.astype(np.float32)
+@functools.lru_cache(maxsize=256)
+def _starts(size: int, count: int) -> NDArray[np.int32]:
+    """Where the blocks of the grid begin along one side."""
+    return np.linspace(0, max(0, size - 8), count).astype(np.int32)
 
 
 class _Averages(NamedTuple):

@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import numpy as np
-from PIL import Image
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.artefacts import Read, read_local
@@ -33,7 +32,7 @@ _PLAIN = jpeg.Settings(optimize=False, progressive=False)  # the same pixels as 
 _OF_ORIGINAL = 4
 _OF_CANDIDATE = 4
 
-Look = Callable[[jpeg.Source, Image.Image], Floats]
+Look = Callable[[jpeg.Source, jpeg.Picture], Floats]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +109,9 @@ def sight_from_json(content: dict[str, Any]) -> Sight:
     Raises:
       KeyError, TypeError, ValueError: it is no such thing.
     """
-    candidates = tuple(Quantisation(tuple(luma), tuple(chroma)) for luma, chroma in content["candidates"])
+    candidates = tuple(
+        Quantisation(tuple(luma), tuple(chroma), *rounding) for luma, chroma, *rounding in content["candidates"]
+    )
     return Sight(content["lookahead"], candidates, content["embedding"], tuple(content["versions"]))
 
 
@@ -123,23 +124,23 @@ class Looking:
         self._lock = threading.Lock() if networks else contextlib.nullcontext()  # interpreters take one image at a time
         self.versions = tuple(networks[uri].terms.version for uri in sight.networks)
 
-    def __call__(self, opened: jpeg.Source, pixels: Image.Image) -> Floats:
+    def __call__(self, opened: jpeg.Source, picture: jpeg.Picture) -> Floats:
         """All numbers of an image, `(numbers,)`; from any thread."""
-        seen = features(opened, pixels)
+        seen = features(opened, picture)
         with self._lock:
-            return self._with_networks(seen, opened, pixels)
+            return self._with_networks(seen, opened, picture)
 
-    def _with_networks(self, seen: Floats, opened: jpeg.Source, pixels: Image.Image) -> Floats:
+    def _with_networks(self, seen: Floats, opened: jpeg.Source, picture: jpeg.Picture) -> Floats:
         parts = [seen]
         if (uri := self._sight.lookahead) is not None:
-            parts.append(ahead(self._networks[uri], opened.data, pixels, self._sight.candidates))
+            parts.append(ahead(self._networks[uri], opened.data, picture, self._sight.candidates))
         if (uri := self._sight.embedding) is not None:
             network = self._networks[uri]
             parts.append(np.asarray(network.scores([network.look(opened.data)])[0], np.float32))
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def ahead(network: Backend, data: bytes, pixels: Image.Image, candidates: Sequence[Quantisation]) -> Floats:
+def ahead(network: Backend, data: bytes, picture: jpeg.Picture, candidates: Sequence[Quantisation]) -> Floats:
     """What a stand-in says of an image, before and after compression.
 
     Of the original: its best score, the next one, the gap, and the entropy of its answer (nats). Of each candidate:
@@ -150,7 +151,7 @@ def ahead(network: Backend, data: bytes, pixels: Image.Image, candidates: Sequen
       `(4 + 4 * candidates,)`.
     """
     found = np.zeros((1 + len(candidates)) * _OF_CANDIDATE, np.float32)
-    queries = [Query(data, ""), *(Query(jpeg.encode(pixels, each, _PLAIN), "") for each in candidates)]
+    queries = [Query(data, ""), *(Query(picture.encode(each, _PLAIN), "") for each in candidates)]
     answers: list[Labels] = []
     for first in range(0, len(queries), network.terms.max_batch):
         for answer in network.label(queries[first : first + network.terms.max_batch], timeout=60.0):

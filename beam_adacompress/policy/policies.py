@@ -8,7 +8,6 @@ from typing import Optional
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from beam_adacompress import jpeg
 from beam_adacompress.arguments import check_types
@@ -222,9 +221,9 @@ class Onlooker:
         self.policy = policy
         self._looking = looking
 
-    def look(self, opened: jpeg.Source, pixels: Image.Image) -> Array:
+    def look(self, opened: jpeg.Source, picture: jpeg.Picture) -> Array:
         """What the policy sees of an image, `(numbers,)`."""
-        return np.asarray(self._looking(opened, pixels), np.float32)
+        return np.asarray(self._looking(opened, picture), np.float32)
 
 
 def onlooker(serving: Serving, read: Read = read_local) -> Onlooker:

@@ -243,9 +243,9 @@ class _ChooseByPolicy(beam.DoFn):
         opened = jpeg.open_image(row.data, self._settings.max_pixels)
         if obstacle_of(opened, self._settings):
             return looker.policy.left_alone()  # it will be kept, and CompressJPEG says why
-        pixels = opened.pixels()
+        picture = jpeg.open_picture(opened, self._settings)
         advice = service.advice_for(looker.policy.version)
         explore = None if advice is None else advice.explore
-        choice = looker.policy.choose(looker.look(opened, pixels), row.key, explore)
-        decoded.keep(opened, pixels)
+        choice = looker.policy.choose(looker.look(opened, picture), row.key, explore)
+        decoded.keep(opened, picture)
         return choice

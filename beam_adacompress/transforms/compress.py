@@ -48,6 +48,7 @@ class CompressJPEG(SeveralOutputs):
     min_saving: float = jpeg.Settings.min_saving
     max_pixels: int = jpeg.Settings.max_pixels
     flatten: bool = jpeg.Settings.flatten
+    engine: str = jpeg.Settings.engine
     tables: Optional[str] = None
 
     def __post_init__(self) -> None:
@@ -111,4 +112,5 @@ class _Compress(beam.DoFn):
             height=result.height,
             subsampling=result.subsampling,
             seconds=seconds,
+            engine=result.engine,
         )

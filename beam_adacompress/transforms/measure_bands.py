@@ -15,6 +15,7 @@ import apache_beam as beam
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
+from beam_adacompress.jpeg import native
 from beam_adacompress.jpeg.bands import BandStats
 from beam_adacompress.sampling import draw
 from beam_adacompress.transforms.merging import Merge
@@ -89,10 +90,12 @@ class _Measure(beam.DoFn):
     def process(self, row: Any) -> Iterator[BandStats]:
         self._metrics.took(len(row.data))
         try:
-            pixels = jpeg.open_image(row.data, self._max_pixels).pixels()
+            opened = jpeg.open_image(row.data, self._max_pixels)
+            stats = BandStats()
+            coded = native.open_coded(row.data, self._max_pixels) if opened.is_coded else None
+            if coded is None or not stats.add_coded(coded, self._subsampling):
+                stats.add(opened.pixels(), self._subsampling)
         except ImageError:
             self._metrics.failed()
             return
-        stats = BandStats()
-        stats.add(pixels, self._subsampling)
         yield stats

@@ -170,7 +170,7 @@ def features_of(row: Any, looking: Looking) -> list[float]:
         opened = jpeg.open_image(row.data, jpeg.Settings.max_pixels)
         if for_certain and obstacle_of(opened, jpeg.Settings()):
             return []
-        return list(map(float, looking(opened, opened.pixels())))
+        return list(map(float, looking(opened, jpeg.open_picture(opened, jpeg.Settings()))))
     except ImageError:
         return []
 

@@ -87,6 +87,7 @@ def compressed_outcome(row: Any) -> Outcome:
         error=None,
         seconds=round(row.seconds, 6),
         verified_by=row.choice.verified_by,
+        engine=None if kept else row.engine,
     )
     media_type = "application/octet-stream" if unnameable else row.media_type
     return Outcome(row.shard, described, data, media_type, renamed=row.renamed and not unnameable)

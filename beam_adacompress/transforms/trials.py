@@ -23,6 +23,7 @@ from beam_adacompress.backends import backend as backend_of
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError, ImageError
+from beam_adacompress.jpeg import native
 from beam_adacompress.jpeg.tables import ANNEXK, quantisation
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.transforms import files, rows
@@ -162,7 +163,7 @@ class _Try(beam.DoFn):
 
     def _trials(self, row: Any) -> Iterator[Any]:
         opened = jpeg.open_image(row.data, self._settings.max_pixels)
-        pixels = opened.pixels()
+        picture = jpeg.open_picture(opened, self._settings)
         digest = hashlib.sha256(row.data).hexdigest()
         known = {name: self._known[name].get(digest) if name in self._known else {} for name in self._clients}
         wanted = {
@@ -170,10 +171,10 @@ class _Try(beam.DoFn):
             for name in self._clients
             if (missing := [each for each, identity in self._digests.items() if identity not in known[name]])
         }
-        tried = try_configurations(Query(row.data, row.key), pixels, wanted, self._clients, self._settings)
-        largest = len(jpeg.encode(pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
-        plain = [len(jpeg.encode(pixels, quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
-        seen = self._looking(opened, pixels).tolist()
+        tried = try_configurations(Query(row.data, row.key), picture, wanted, self._clients, self._settings)
+        largest = len(picture.encode(quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
+        plain = [len(picture.encode(quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
+        seen = self._looking(opened, picture).tolist()
         for name, client in self._clients.items():
             new = tried.get(name, Tried({}, 0))
             if isinstance(new, BackendError):
@@ -256,7 +257,7 @@ class _Known:
 
 
 def _digest(configuration: Configuration, settings: jpeg.Settings) -> str:
-    coding = (settings.subsampling, settings.optimize, settings.progressive)
+    coding = (settings.subsampling, settings.optimize, settings.progressive, native.resolved(settings.engine))
     return hashlib.sha256(json.dumps([configuration, coding]).encode()).hexdigest()[:16]
 
 

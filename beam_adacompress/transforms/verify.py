@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
-from PIL import Image
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import BackendError, Labels, Query, contract
@@ -125,10 +124,10 @@ class VerifyChoice(SideBySide):
                 kept = proposal if isinstance(proposal, Choice) else proposal.policy.left_alone()
                 return _Verified(kept, asked)  # whatever is chosen
             with self._room.of(4 * opened.width * opened.height):
-                pixels = opened.pixels()
-                proposed = _proposed(proposal, opened, pixels, row.key)
+                picture = jpeg.open_picture(opened, self._settings)
+                proposed = _proposed(proposal, opened, picture, row.key)
                 version = f"{proposed.choice.policy_version}-verified"
-                image = _OneImage(row, opened, pixels, version, self._settings)
+                image = _OneImage(row, opened, picture, version, self._settings)
                 found = proposed.cheapest(_Asking(image, self._clients, self._top, asked), self._margin)
                 if found is None:
                     found = (ORIGINAL, 100)
@@ -178,10 +177,10 @@ class _Proposed(NamedTuple):
         return None if found.action is None else actions[found.action]
 
 
-def _proposed(proposal: Union[Choice, Onlooker], opened: jpeg.Source, pixels: Image.Image, key: str) -> _Proposed:
+def _proposed(proposal: Union[Choice, Onlooker], opened: jpeg.Source, picture: jpeg.Picture, key: str) -> _Proposed:
     if isinstance(proposal, Choice):
         return _Proposed(proposal)
-    seen = proposal.look(opened, pixels)
+    seen = proposal.look(opened, picture)
     return _Proposed(proposal.policy.choose(seen, key), proposal.policy, seen)
 
 
@@ -244,10 +243,10 @@ class _Verified(NamedTuple):
 class _OneImage:
     """An image, and the files that would be made of it."""
 
-    def __init__(self, row: Any, opened: jpeg.Source, pixels: Image.Image, version: str, settings: jpeg.Settings):
+    def __init__(self, row: Any, opened: jpeg.Source, picture: jpeg.Picture, version: str, settings: jpeg.Settings):
         self.opened = opened
         self.original = Query(row.data, row.key)
-        self._pixels = pixels
+        self._picture = picture
         self._version = version
         self._settings = settings
         self._last: Optional[tuple[str, int, bytes]] = None
@@ -256,7 +255,7 @@ class _OneImage:
         """The file of an action; the last one is kept."""
         if self._last is None or self._last[:2] != (tables, quality):
             steps = quantisation(tables, quality, files.read)
-            data = encode_file(self.opened, self._pixels, steps, self._version, self._settings)
+            data = encode_file(self.opened, self._picture, steps, self._version, self._settings)
             self._last = (tables, quality, data)
         return self._last[2]
 

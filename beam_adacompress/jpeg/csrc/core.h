@@ -1,0 +1,93 @@
+/* The DCT coefficients of a JPEG, and files made of them again. Plain C over libjpeg-turbo; knows nothing of Python.
+ *
+ *   bytes --aj_open--> aj_image (coefficients, quantised) --+--> aj_grid, aj_bands, aj_dequantise
+ *                         |   Huffman decoding, once        +--> aj_write (any tables, sampling, coding)
+ *                         +--aj_turn--> aj_image, upright
+ *
+ * An image is read-only once it is open: any number of threads may use it. There is no state besides.
+ * Coefficients are in natural order: 8 * vertical + horizontal frequency.
+ */
+#ifndef ADACOMPRESS_CORE_H
+#define ADACOMPRESS_CORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define AJ_BLOCK 64
+#define AJ_MESSAGE 256
+
+typedef enum {
+    AJ_OK = 0,
+    AJ_UNSUPPORTED, /* sound, as far as it was read, but of a kind that is decoded to pixels */
+    AJ_TOO_LARGE,   /* more pixels than allowed */
+    AJ_DAMAGED,     /* libjpeg complains about the picture's data */
+    AJ_NO_MEMORY
+} aj_status;
+
+typedef struct {
+    int16_t *blocks;          /* rows x stride x 64 */
+    int rows, columns;        /* blocks that hold at least one sample of the image */
+    size_t stride;            /* blocks from one row to the next, at least columns */
+    int across, down;         /* pixels of the image a sample covers: 1, 2 or 4 */
+    uint16_t table[AJ_BLOCK]; /* quantisation steps */
+    float steps[AJ_BLOCK];    /* the same */
+} aj_plane;
+
+typedef struct {
+    int width, height; /* pixels */
+    int components;    /* 1: grayscale; 3: Y, Cb, Cr */
+    aj_plane planes[3];
+    void *owner; /* of the planes' memory */
+    void (*release)(void *owner);
+} aj_image;
+
+typedef struct {
+    uint16_t luma[AJ_BLOCK], chroma[AJ_BLOCK]; /* steps, 1..255 */
+    float rounding;                            /* 0.5: to the nearest; less: AC coefficients towards zero */
+    int across, down;                          /* sampling of the chrominance */
+    int optimize, progressive;
+    int dots_across, dots_down; /* per inch; 0: not said */
+    const uint8_t *segments;    /* whole marker segments to copy */
+    size_t segments_size;
+    const uint8_t *comment;
+    size_t comment_size;
+} aj_encoding;
+
+/* Reads the coefficients of a JPEG, strictly: whatever libjpeg warns of in the picture's data is damage.
+ * Limits are checked before anything of the picture's size is allocated: pixels, a bit of file for each block, scans.
+ * `data` may be freed afterwards. */
+aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_scans, aj_image *image,
+                  char message[AJ_MESSAGE]);
+
+/* The picture transposed, then flipped down, then across, exactly. Unsupported where incomplete blocks would come to
+ * lie within it. */
+aj_status aj_turn(const aj_image *image, int transpose, int down, int across, aj_image *turned,
+                  char message[AJ_MESSAGE]);
+
+void aj_close(aj_image *image);
+
+/* Whether the chrominance can be brought to that sampling: halved, kept, or (from a quarter) doubled. */
+int aj_can_resample(const aj_image *image, int across, int down);
+
+/* Blocks of a component at a sampling of the chrominance. */
+void aj_shape(const aj_image *image, int component, int across, int down, int *rows, int *columns);
+
+/* The coefficients times their steps, rows x columns x 64. */
+void aj_dequantise(const aj_image *image, int component, int across, int down, float *found);
+
+/* Sums and sums of squares of the dequantised coefficients of each band: 64 of each. */
+void aj_bands(const aj_image *image, int component, int across, int down, double *total, double *squares);
+
+/* The orthonormal DCT of 8 x 8 pixels anywhere, chrominance upsampled as libjpeg does, less 128: 64 x 3 x (rows *
+ * columns). Pixels beyond the edge repeat it; of a grayscale image Cb and Cr are 0. Returns 0 where
+ * there is no memory. */
+int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found);
+
+/* The image as a file again, in memory that `free` frees. */
+aj_status aj_write(const aj_image *image, const aj_encoding *encoding, uint8_t **file, size_t *size,
+                   char message[AJ_MESSAGE]);
+
+/* One block at a sampling, dequantised. */
+void aj_block(const aj_plane *plane, int across, int down, int row, int column, float *found);
+
+#endif

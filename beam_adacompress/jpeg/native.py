@@ -1,0 +1,241 @@
+"""The native core: JPEGs by their DCT coefficients, without pixels. An extension in C over libjpeg-turbo, see csrc/.
+
+It is optional: where it was not built, `open_coded` gives None, and everything goes the way over Pillow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any, Final, NamedTuple, Optional
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_adacompress.errors import AdaCompressError, ImageError
+
+_native: Any = None
+with contextlib.suppress(ImportError):  # it was not built, or its libjpeg is not there
+    _native = importlib.import_module("beam_adacompress.jpeg._native")
+
+AUTO: Final = "auto"
+NATIVE: Final = "native"
+PILLOW: Final = "pillow"
+ENGINES = (AUTO, NATIVE, PILLOW)
+
+MAX_SCANS = 256  # of a progressive file; encoders make about ten, and each costs as much as the image is large
+
+# The complaints of libjpeg that mean damaged picture data; whatever else it says, Pillow has the last word.
+DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS", "Application transferred")
+
+_MISSING = (
+    "the native core is not installed: install a C compiler and libjpeg-turbo's headers (Debian: gcc "
+    "libjpeg62-turbo-dev, macOS: brew install jpeg-turbo) and then beam-adacompress again, "
+    "with ADACOMPRESS_NATIVE=require to see what is wrong"
+)
+
+
+def is_installed() -> bool:
+    """Whether the native core was built."""
+    return _native is not None
+
+
+def require(what: str) -> None:
+    """Checks that the native core is there.
+
+    Args:
+      what: needs it, for the message.
+
+    Raises:
+      AdaCompressError: it was not built.
+    """
+    if _native is None:
+        raise AdaCompressError(f"{what} needs the native core, and {_MISSING}")
+
+
+def engine() -> str:
+    """The engine that `auto` stands for, with the version of its library, for a run's record."""
+    return PILLOW if _native is None else f"{NATIVE} (libjpeg-turbo {_native.LIBJPEG_TURBO})"
+
+
+def resolved(chosen: str) -> str:
+    """What one of ENGINES comes to here, with the version of its library."""
+    return PILLOW if chosen == PILLOW else engine()
+
+
+class Writing(NamedTuple):
+    """How a file is made of coefficients."""
+
+    luma: tuple[int, ...]  # 64 steps, 1..255, natural order
+    chroma: tuple[int, ...]
+    rounding: float  # 0.5: to the nearest; less: AC coefficients towards zero
+    ratios: tuple[int, int]  # of the chrominance: pixels to a sample, down and across
+    optimize: bool
+    progressive: bool
+    segments: bytes = b""  # whole marker segments to copy into the header
+    comment: bytes = b""
+    dpi: tuple[int, int] = (0, 0)  # across, down
+
+
+class Coded:
+    """The quantised coefficients of one JPEG, grayscale or YCbCr.
+
+    Attributes:
+      width, height: pixels, as coded.
+      components: 1 or 3.
+      ratios: of the chrominance: pixels of the image to a sample, down and across; (1, 1) for grayscale.
+    """
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+        self.width: int = image.width
+        self.height: int = image.height
+        self.components: int = image.components
+        self.ratios: tuple[int, int] = image.sampling
+
+    def plane(self, component: int) -> NDArray[np.int16]:
+        """The coefficients as they are in the file: rows x columns x 64, natural order; read-only, and not copied."""
+        return np.asarray(_Plane(self._image, component))
+
+    def table(self, component: int) -> NDArray[np.uint16]:
+        """The steps of a component, 64 in natural order."""
+        return np.frombuffer(self._image.table(component), np.uint16)
+
+    def thumbnail(self) -> NDArray[np.float32]:
+        """The mean level of each block of 8 x 8 pixels of Y, 0..255 (and a little beyond): its DC coefficient."""
+        step = np.float32(self.table(0)[0])
+        levels: NDArray[np.float32] = self.plane(0)[:, :, 0] * (step / 8) + np.float32(128)
+        return levels
+
+    def dequantised(self, component: int, ratios: Optional[tuple[int, int]] = None) -> NDArray[np.float32]:
+        """The coefficients times their steps, rows x columns x 64, natural order.
+
+        Args:
+          component: 0, 1 or 2.
+          ratios: to bring the chrominance to: halved, kept, or from a quarter to half; None leaves it as it is.
+
+        Raises:
+          ValueError: it would have to be interpolated.
+        """
+        down, across = ratios or self.ratios
+        try:
+            values, rows, columns = self._image.dequantised(component, across, down)
+        except _native.Unsupported as error:
+            raise ValueError(str(error)) from error
+        return np.frombuffer(values, np.float32).reshape(rows, columns, 64)
+
+    def bands(self, ratios: tuple[int, int]) -> NDArray[np.float64]:
+        """Sums and sums of squares of each band's dequantised coefficients, components x 2 x 64.
+
+        Raises:
+          ValueError: the chrominance would have to be interpolated.
+        """
+        down, across = ratios
+        try:
+            return np.frombuffer(self._image.bands(across, down), np.float64).reshape(-1, 2, 64)
+        except _native.Unsupported as error:
+            raise ValueError(str(error)) from error
+
+    def grid(self, tops: NDArray[np.int32], lefts: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The DCT of 8 x 8 pixels at each of some places, as `grid.of_samples` gives it."""
+        return np.frombuffer(self._image.grid(tops.tobytes(), lefts.tobytes()), np.float32).reshape(64, 3, -1)
+
+    def turned(self, transpose: bool = False, down: bool = False, across: bool = False) -> Optional[Coded]:
+        """The picture transposed, then flipped downwards, across, or both; without loss.
+
+        Returns:
+          None where incomplete blocks of its edge would come to lie within it.
+        """
+        try:
+            return Coded(self._image.turned(transpose, down, across))
+        except _native.Unsupported:
+            return None
+
+    def write(self, how: Writing) -> Optional[bytes]:
+        """A JPEG of these coefficients; None where the chrominance would have to be interpolated.
+
+        Raises:
+          ImageError: encoding failed.
+        """
+        down, across = how.ratios
+        try:
+            written: bytes = self._image.write(
+                bytes(how.luma),
+                bytes(how.chroma),
+                how.rounding,
+                across,
+                down,
+                how.optimize,
+                how.progressive,
+                how.segments,
+                how.comment,
+                *how.dpi,
+            )
+            return written
+        except _native.Unsupported:
+            return None
+        except (_native.Damaged, MemoryError) as error:
+            raise ImageError("encode-failed", f"encoding failed: {error or 'not enough memory'}") from error
+
+    def shape(self, component: int, ratios: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of blocks of a component, the chrominance at some ratios."""
+        down, across = (1, 1) if component == 0 else ratios
+        return -(-self.height // (8 * down)), -(-self.width // (8 * across))
+
+    def writes(self, ratios: tuple[int, int]) -> bool:
+        """Whether the chrominance can be brought to these ratios without interpolation: halved, kept, or 4 to 2."""
+        return self.components == 1 or all(
+            have == want or 2 * have == want or (have, want) == (4, 2) for have, want in zip(self.ratios, ratios)
+        )
+
+
+class _Plane:
+    """What numpy makes an array of: memory of the image, which it keeps alive."""
+
+    def __init__(self, image: Any, component: int) -> None:
+        address, rows, columns, step = image.plane(component)
+        self._image = image
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (address, True),
+            "typestr": np.dtype(np.int16).str,
+            "shape": (rows, columns, 64),
+            "strides": (step, 128, 2),
+        }
+
+
+def open_coded(data: bytes, max_pixels: Optional[int] = None) -> Optional[Coded]:
+    """Reads the coefficients of a JPEG: one pass of Huffman decoding.
+
+    Limits are checked before anything of the picture's size is allocated: pixels, scans, and that the file has a bit
+    for each block.
+
+    Args:
+      data: the file.
+      max_pixels: width x height above which nothing is decoded; None for no limit.
+
+    Returns:
+      None for what has to go the way over Pillow: the core is not installed, or the file is no grayscale or YCbCr JPEG
+      of 8 bits in Huffman coding, with Cb and Cr sampled by 1, 2 or 4.
+
+    Raises:
+      ImageError: `truncated`, `corrupt` or `too-many-pixels`.
+    """
+    if _native is None:
+        return None
+    try:
+        return Coded(_native.open(data, 1 << 62 if max_pixels is None else max_pixels, MAX_SCANS))
+    except _native.Unsupported:
+        return None
+    except _native.TooLarge as error:
+        raise ImageError(
+            "too-many-pixels", f"it has more than {max_pixels} pixels; raise it with --max-pixels"
+        ) from error
+    except MemoryError as error:
+        raise ImageError("too-many-pixels", "not enough memory to decode it; lower --max-pixels") from error
+    except _native.Damaged as error:
+        text = str(error)
+        if not text.startswith(DAMAGE):
+            return None
+        reason = "truncated" if text.startswith("Premature end") else "corrupt"
+        raise ImageError(reason, f"decoding failed: {text}") from error
