@@ -158,14 +158,20 @@ def of_pixels(opened: Source) -> PixelPicture:
 
 def _coded(opened: Source, settings: Settings) -> native.Coded | None:
     """The upright coefficients; None for what goes the way over pixels."""
-    if not opened.is_coded:
+    turn = TURNS.get(opened.orientation)
+    if not opened.is_coded or (turn is not None and _splits_blocks(opened, *turn)):
         return None
     coded = native.open_coded(opened.data, settings.max_pixels)
-    if coded is not None and (turn := TURNS.get(opened.orientation)) is not None:
+    if coded is not None and turn is not None:
         coded = coded.turned(*turn)
     if coded is None or (coded.width, coded.height) != (opened.width, opened.height):
         return None
     return coded if coded.writes(RATIOS[settings.subsampling]) else None
+
+
+def _splits_blocks(opened: Source, transpose: bool, down: bool, across: bool) -> bool:
+    """Whether it shows before decoding that a flip moves incomplete blocks to the other side."""
+    return bool((down and opened.height % 8) or (across and opened.width % 8))
 
 
 def encode(
