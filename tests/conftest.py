@@ -35,6 +35,16 @@ def encoded(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(params=[native.NATIVE, native.PILLOW])
+def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test with the native core, and as if it had not been built."""
+    if request.param == native.PILLOW:
+        monkeypatch.setattr(native, "_native", None)
+    elif not native.is_installed():
+        pytest.skip("the native core was not built: no C compiler, or no libjpeg-turbo headers")
+    return str(request.param)
+
+
 def watch_decoding(monkeypatch: pytest.MonkeyPatch, saw: Callable[[bytes], object]) -> None:
     """Calls `saw` with each file that is decoded, by whichever engine."""
     decode, read = source.Source._decode, native.open_coded

@@ -13,6 +13,8 @@ from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import Settings
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 ANY = Settings(min_saving=0.0)
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 from beam_adacompress import jpeg
 from beam_adacompress.jpeg import layout
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "images" / "imagenet"
 
 FREQUENCY, POSITION = np.mgrid[:8, :8]

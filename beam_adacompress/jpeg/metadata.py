@@ -7,6 +7,8 @@ from typing import NamedTuple, Optional
 
 from PIL import ImageFile, JpegImagePlugin
 
+from beam_adacompress.jpeg import native
+
 POLICIES = ("all", "icc", "none")
 
 _MARK = b"adacompress "
@@ -38,17 +40,11 @@ def frame_header(data: bytes) -> Optional[Frame]:
 
 
 def has_more_behind(data: bytes) -> bool:
-    """Whether a second picture or a film follows the picture of a JPEG, with or without an index of them.
-
-    Picture data never contains 0xFFD8, and only behind an end marker (0xFFD9) can a film's `ftyp` box stand.
-    """
+    """Whether a second picture or a film follows the picture of a JPEG, with or without an index of them."""
     position = 2
     while position + 4 <= len(data) and data[position + 1] != 0xDA:
         position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
-    if data.find(b"\xff\xd8\xff", position) >= 0:
-        return True
-    film = data.find(b"ftyp", position)
-    return film >= 0 and data[film - 6 : film - 4] == b"\xff\xd9"
+    return native.has_more(data, position)
 
 
 def mark(policy_version: str) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
 from typing import Any, Final, NamedTuple, Optional
 
 import numpy as np
@@ -202,6 +203,18 @@ class _Plane:
             "shape": (rows, columns, 64),
             "strides": (step, 128, 2),
         }
+
+
+def has_more(data: bytes, start: int) -> bool:
+    """Whether a JPEG's data hold another picture or a film, from the first scan at `start` on.
+
+    Picture data never hold 0xFFD8FF, and only behind an end marker (0xFFD9) can a film's `ftyp` box stand.
+    """
+    if _native is not None:  # ten times as fast, and this is done for each file
+        return bool(_native.has_more(data, start))
+    return (
+        data.find(b"\xff\xd8\xff", start) >= 0 or re.search(rb"\xff\xd9....ftyp", data[start:], re.DOTALL) is not None
+    )
 
 
 def open_coded(data: bytes, max_pixels: Optional[int] = None) -> Optional[Coded]:

@@ -3,7 +3,7 @@
 
 /* Two blocks, one below the other, as one of half their height. aj_halve[1][k][n] is aj_halve[0][k][n], negated where
  * k + n is odd, so rows of sums and of differences do, at half the multiplications. */
-static void halve(const values *upper, const values *lower, int used, values *found)
+AJ_INLINE void halve(const values *upper, const values *lower, int used, values *found)
 {
     values even[8], odd[8];
     int k, n;
@@ -28,7 +28,7 @@ static void halve(const values *upper, const values *lower, int used, values *fo
 }
 
 /* A block whose rows of samples are means of two, or repeated ones, as `change` says: 2 halves, 1 keeps, -2 doubles. */
-static void change_rows(const aj_plane *plane, int change, int row, int column, values *found)
+AJ_INLINE void change_rows(const aj_plane *plane, int change, int row, int column, values *found)
 {
     size_t step = plane->stride * AJ_BLOCK;
     const int16_t *first = plane->blocks + (size_t)column * AJ_BLOCK + (size_t)(change == 2 ? 2 * row : change == 1 ? row : row / 2) * step;
@@ -53,12 +53,12 @@ static void change_rows(const aj_plane *plane, int change, int row, int column, 
     }
 }
 
-static int change_of(int from, int to)
+AJ_INLINE int change_of(int from, int to)
 {
     return from == to ? 1 : from < to ? 2 : -2;
 }
 
-static void resampled(const aj_plane *plane, int across, int down, int row, int column, values *found)
+AJ_INLINE void resampled(const aj_plane *plane, int across, int down, int row, int column, values *found)
 {
     int rows = change_of(plane->down, down), columns = change_of(plane->across, across), part;
     values narrow[8];
@@ -81,7 +81,7 @@ static void resampled(const aj_plane *plane, int across, int down, int row, int 
     }
 }
 
-void aj_block(const aj_plane *plane, int across, int down, int row, int column, float *found)
+AJ_CLONES void aj_block(const aj_plane *plane, int across, int down, int row, int column, float *found)
 {
     values block[8];
 

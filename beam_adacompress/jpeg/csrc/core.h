@@ -13,6 +13,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Before functions that are compiled twice, for processors with AVX2 too; the loader takes one. Nothing is fused, so
+ * both give the same bits. Sanitizers do not go together with that. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#define AJ_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define AJ_CLONES
+#endif
+
+/* What such functions call has to become a part of them. */
+#define AJ_INLINE static inline __attribute__((always_inline))
+
 #define AJ_BLOCK 64
 #define AJ_MESSAGE 256
 

@@ -47,7 +47,7 @@ static void set_window(window *w, int start, int pixels, int ratio)
 }
 
 /* To the nearest integers that samples less 128 can be. */
-static void round_samples(const float *restrict exact, float *restrict rounded)
+AJ_INLINE void round_samples(const float *restrict exact, float *restrict rounded)
 {
     int i;
 
@@ -60,7 +60,7 @@ static void round_samples(const float *restrict exact, float *restrict rounded)
 }
 
 /* Samples of a plane less 128: down->count rows. */
-static void take_samples(const aj_plane *plane, const window *down, const window *across, values *samples)
+AJ_INLINE void take_samples(const aj_plane *plane, const window *down, const window *across, values *samples)
 {
     values column[8], lines[8], exact[8];
     int y, x, k, row;
@@ -85,7 +85,7 @@ static void take_samples(const aj_plane *plane, const window *down, const window
     round_samples((const float *)exact, (float *)samples);
 }
 
-static void upsample(const values *samples, const window *down, const window *across, values *pixels)
+AJ_INLINE void upsample(const values *samples, const window *down, const window *across, values *pixels)
 {
     int y, x;
 
@@ -96,7 +96,7 @@ static void upsample(const values *samples, const window *down, const window *ac
     }
 }
 
-static void transform(const values *pixels, values *found)
+AJ_INLINE void transform(const values *pixels, values *found)
 {
     values half[8];
 
@@ -105,7 +105,7 @@ static void transform(const values *pixels, values *found)
     add_horizontally(aj_cosines_transposed, half, 8, found);
 }
 
-static void look(const aj_plane *plane, const window *down, const window *across, values *found)
+AJ_INLINE void look(const aj_plane *plane, const window *down, const window *across, values *found)
 {
     values samples[8], pixels[8];
 
@@ -118,7 +118,7 @@ static void look(const aj_plane *plane, const window *down, const window *across
     }
 }
 
-int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found)
+AJ_CLONES int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found)
 {
     size_t count = (size_t)rows * (size_t)columns;
     window *across = malloc((size_t)columns * sizeof *across);

@@ -91,7 +91,7 @@ static void on_progress(j_common_ptr info)
     reader *r = (reader *)info;
 
     if (r->decoder.input_scan_number > r->max_scans)
-        aj_leave(&r->trap, AJ_DAMAGED, "too many scans");
+        aj_leave(&r->trap, AJ_DAMAGED, "Corrupt JPEG data: it has too many scans");
 }
 
 /* What libjpeg has said of the components, checked. */

@@ -91,6 +91,28 @@ static PyObject *open_jpeg(PyObject *module, PyObject *args)
     return status == AJ_OK ? new_image(state, &image) : fail(state, status, message);
 }
 
+/* Picture data never holds 0xFFD8FF, and only behind an end marker (0xFFD9) can a film's `ftyp` box stand. */
+static PyObject *has_more(PyObject *module, PyObject *args)
+{
+    PyObject *data;
+    char *bytes;
+    const char *at, *end;
+    Py_ssize_t size, start;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Sn:has_more", &data, &start) || PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
+        return NULL;
+    end = bytes + size;
+    for (at = bytes + (start < 0 ? 0 : start > size ? size : start); end - at >= 3; at++) {
+        at = memchr(at, 0xFF, (size_t)(end - at) - 2);
+        if (at == NULL)
+            break;
+        if (!memcmp(at, "\xFF\xD8\xFF", 3) || (end - at >= 10 && at[1] == '\xD9' && !memcmp(at + 6, "ftyp", 4)))
+            Py_RETURN_TRUE;
+    }
+    Py_RETURN_FALSE;
+}
+
 static PyObject *image_turned(PyObject *self, PyObject *args)
 {
     ImageObject *object = (ImageObject *)self;
@@ -387,6 +409,7 @@ static int clear(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"open", open_jpeg, METH_VARARGS, "open(data, max_pixels, max_scans) -> Image"},
+    {"has_more", has_more, METH_VARARGS, "has_more(data, start) -> whether a picture or a film begins there or behind"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -11,7 +11,7 @@
 typedef float values __attribute__((vector_size(32)));
 typedef int16_t shorts __attribute__((vector_size(16)));
 
-static inline uint64_t four(const int16_t *coefficients)
+AJ_INLINE uint64_t four(const int16_t *coefficients)
 {
     uint64_t bits;
 
@@ -20,7 +20,7 @@ static inline uint64_t four(const int16_t *coefficients)
 }
 
 /* How many rows of a block, from the lowest vertical frequency on, hold all that is not zero. */
-static inline int rows_used(const int16_t *block)
+AJ_INLINE int rows_used(const int16_t *block)
 {
     int row = 8;
 
@@ -30,7 +30,7 @@ static inline int rows_used(const int16_t *block)
 }
 
 /* The same of columns. */
-static inline int columns_used(const values *block)
+AJ_INLINE int columns_used(const values *block)
 {
     values any = block[0] * block[0];
     int column = 8, v;
@@ -42,7 +42,7 @@ static inline int columns_used(const values *block)
     return column;
 }
 
-static inline values widened(const int16_t *row)
+AJ_INLINE values widened(const int16_t *row)
 {
     shorts narrow;
 
@@ -50,7 +50,7 @@ static inline values widened(const int16_t *row)
     return __builtin_convertvector(narrow, values);
 }
 
-static inline void dequantised(const int16_t *block, const float *steps, int rows, values *found)
+AJ_INLINE void dequantised(const int16_t *block, const float *steps, int rows, values *found)
 {
     int v;
 
@@ -62,7 +62,7 @@ static inline void dequantised(const int16_t *block, const float *steps, int row
 }
 
 /* found[k] = sum over n < used of matrix[k][n] * block[n] */
-static inline void multiply(const float (*matrix)[8], const values *block, int used, values *found)
+AJ_INLINE void multiply(const float (*matrix)[8], const values *block, int used, values *found)
 {
     int k, n;
 
@@ -75,7 +75,7 @@ static inline void multiply(const float (*matrix)[8], const values *block, int u
 }
 
 /* found[v] += sum over n < used of block[v][n] * transposed[n] */
-static inline void add_horizontally(const float (*transposed)[8], const values *block, int used, values *found)
+AJ_INLINE void add_horizontally(const float (*transposed)[8], const values *block, int used, values *found)
 {
     int v, n;
 

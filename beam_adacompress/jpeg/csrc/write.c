@@ -42,7 +42,7 @@ static void on_end(j_compress_ptr encoder)
 #define LARGEST 1023.0f /* what 8-bit samples can come to; libjpeg refuses more */
 
 /* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). */
-static void quantise(const float *restrict block, const float *restrict factor, const float *restrict rounding,
+AJ_INLINE void quantise(const float *restrict block, const float *restrict factor, const float *restrict rounding,
                      int16_t *restrict found)
 {
     float scaled[AJ_BLOCK];
@@ -58,7 +58,7 @@ static void quantise(const float *restrict block, const float *restrict factor, 
         found[k] = (int16_t)(int32_t)scaled[k];
 }
 
-static void widen(const int16_t *restrict block, float *restrict found)
+AJ_INLINE void widen(const int16_t *restrict block, float *restrict found)
 {
     int k;
 
@@ -66,7 +66,7 @@ static void widen(const int16_t *restrict block, float *restrict found)
         found[k] = (float)block[k];
 }
 
-static void fill(writer *w, const aj_image *image, const aj_encoding *encoding, int component, jvirt_barray_ptr array)
+AJ_CLONES static void fill(writer *w, const aj_image *image, const aj_encoding *encoding, int component, jvirt_barray_ptr array)
 {
     j_common_ptr info = (j_common_ptr)&w->encoder;
     const aj_plane *plane = &image->planes[component];
