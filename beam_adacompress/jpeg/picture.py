@@ -170,8 +170,9 @@ def _coded(opened: Source, settings: Settings) -> native.Coded | None:
 
 
 def _splits_blocks(opened: Source, transpose: bool, down: bool, across: bool) -> bool:
-    """Whether it shows before decoding that a flip moves incomplete blocks to the other side."""
-    return bool((down and opened.height % 8) or (across and opened.width % 8))
+    """Whether a flip moves incomplete blocks to the other side, which shows before anything is decoded."""
+    high, wide = opened.unit[::-1] if transpose else opened.unit
+    return bool((down and opened.height % high) or (across and opened.width % wide))
 
 
 def encode(

@@ -80,6 +80,14 @@ class Source:
         """Whether it is a JPEG whose coefficients may be read."""
         return self.format == "JPEG"
 
+    @property
+    def unit(self) -> tuple[int, int]:
+        """Pixels of a JPEG, as coded, that its blocks come in together: down and across."""
+        layers = getattr(self._image, "layer", [])  # of each component: its name, its sampling across and down, ...
+        if len(layers) < 2:
+            return 8, 8
+        return 8 * max(layer[2] for layer in layers), 8 * max(layer[1] for layer in layers)
+
     def segments(self, mode: str, policy: str) -> bytes:
         """The metadata to carry over, see metadata.kept_segments."""
         return metadata.kept_segments(self._image, mode, policy)
