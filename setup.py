@@ -64,6 +64,8 @@ CORE = Extension(
     extra_compile_args=["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"],
     include_dirs=[f"{JPEG_ROOT}/include"] if JPEG_ROOT else [],
     extra_objects=[f"{JPEG_ROOT}/lib/libjpeg.a"] if JPEG_ROOT else [],
+    # What is linked in stays inside: Pillow and others bring their own libjpeg.
+    extra_link_args=["-Wl,--exclude-libs,ALL"] if JPEG_ROOT and sys.platform == "linux" else [],
     libraries=[] if JPEG_ROOT else ["jpeg"],
     py_limited_api=True,
 )
@@ -94,7 +96,8 @@ def obstacle() -> str:
                 [*objects, *CORE.extra_objects], str(Path(scratch, "probe")), libraries=CORE.libraries
             )
         except (CCompilerError, DistutilsError, OSError) as error:
-            return f"no C compiler with libjpeg-turbo's headers ({str(error).splitlines()[0]})"
+            detail = f" ({str(error).splitlines()[0]})" if WANTED == "require" else ""
+            return f"no working C compiler, or no headers of libjpeg-turbo (jpeglib.h){detail}"
     return ""
 
 
