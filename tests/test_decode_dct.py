@@ -18,7 +18,7 @@ from test_dct import FILES, planes
 
 from beam_adacompress import EncodedImage, ImageFailure, jpeg
 from beam_adacompress.errors import AdaCompressError, ImageError
-from beam_adacompress.jpeg import dct, layout
+from beam_adacompress.jpeg import dct, layout, native
 from beam_adacompress.transforms.decode_dct import DecodeDCT
 
 
@@ -58,7 +58,7 @@ OURS = jpeg.compress(GOOD, "annexk", 30, "v1", jpeg.Settings(min_saving=0)).data
         (GOOD[:-2], "truncated", "Premature end of JPEG file"),
         (FILES["progressive 4:2:0"][:800], "truncated", "Premature end"),
         (GOOD[:SCAN], "truncated", "Premature end"),
-        (GOOD[:100], "truncated", "Truncated File Read"),
+        (GOOD[:100], "truncated", "Truncated File Read|Premature end"),
         (GOOD[:SCAN] + b"\xff\x01" * 40 + GOOD[SCAN + 80 :], "corrupt", "Corrupt JPEG data"),
         (OURS[:-60] + b"\xff\x01" * 20 + OURS[-20:], "corrupt", "decoding failed"),
         (without(GOOD, 0xDB), "corrupt", "the header of the file is damaged"),
@@ -177,6 +177,7 @@ def test_temporary_files_are_removed(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.chdir(tmp_path / "working")
+    monkeypatch.setattr(native, "_native", None)
     used = []
     reader = dct.require_reader()
 
@@ -193,6 +194,7 @@ def test_temporary_files_are_removed(tmp_path, monkeypatch):
 
 
 def test_without_jpeglib(monkeypatch):
+    monkeypatch.setattr(native, "_native", None)
     monkeypatch.setitem(sys.modules, "jpeglib._bind", None)
     dct.require_reader.cache_clear()
     with pytest.raises(AdaCompressError, match=r"needs jpeglib: pip install 'beam-adacompress\[dct\]'"):

@@ -26,7 +26,7 @@ from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg import native
 from beam_adacompress.jpeg.layout import NAMES, RATIOS, ZIGZAG, Layout, Table, layout_of
 from beam_adacompress.jpeg.settings import Settings
-from beam_adacompress.jpeg.source import HIGH_BIT_DEPTH, Source, open_image
+from beam_adacompress.jpeg.source import HIGH_BIT_DEPTH, JPEG_MAGIC, Source, open_image
 
 NOT_A_JPEG = "not-a-jpeg"
 
@@ -179,16 +179,9 @@ def read_dct(
       ValueError: an argument is none of the allowed ones, or they do not go together.
     """
     check_arguments(dequantised, subsampling, order)
-    opened = open_image(data, max_pixels)
-    if opened.format != "JPEG":
-        raise ImageError(
-            NOT_A_JPEG, f"only JPEGs have DCT coefficients, and this is {opened.format}: compress it first"
-        )
-    if opened.obstacle == HIGH_BIT_DEPTH:
-        raise ImageError(HIGH_BIT_DEPTH, "it has more than 8 bits a sample, whose coefficients cannot be read")
     try:
         layout, planes = _native(data, dequantised, subsampling, max_pixels) or _jpeglib(
-            opened, dequantised, subsampling
+            data, dequantised, subsampling, max_pixels
         )
         tables = layout.tables
         if order == "zigzag":
@@ -204,7 +197,7 @@ def _native(
     data: bytes, dequantised: bool, subsampling: Optional[str], max_pixels: Optional[int]
 ) -> Optional[tuple[Layout, list[Plane]]]:
     """By the native core, which is strict by itself and reads from memory; None for what it does not take."""
-    coded = native.open_coded(data, max_pixels)
+    coded = native.open_coded(data, max_pixels) if data.startswith(JPEG_MAGIC) else None
     if coded is None:
         return None
     name = None if coded.components == 1 else NAMES.get(coded.ratios)
@@ -220,8 +213,17 @@ def _native(
     return layout, planes
 
 
-def _jpeglib(opened: Source, dequantised: bool, subsampling: Optional[str]) -> tuple[Layout, list[Plane]]:
+def _jpeglib(
+    data: bytes, dequantised: bool, subsampling: Optional[str], max_pixels: Optional[int]
+) -> tuple[Layout, list[Plane]]:
     """By jpeglib, after a decode that finds what is damaged."""
+    opened = open_image(data, max_pixels)
+    if opened.format != "JPEG":
+        raise ImageError(
+            NOT_A_JPEG, f"only JPEGs have DCT coefficients, and this is {opened.format}: compress it first"
+        )
+    if opened.obstacle == HIGH_BIT_DEPTH:
+        raise ImageError(HIGH_BIT_DEPTH, "it has more than 8 bits a sample, whose coefficients cannot be read")
     layout = layout_of(opened.data)
     _check(opened, layout)
     planes = _coefficients(opened.data, layout.shapes)

@@ -241,9 +241,7 @@ def open_coded(data: bytes, max_pixels: Optional[int] = None) -> Optional[Coded]
     except _native.Unsupported:
         return None
     except _native.TooLarge as error:
-        raise ImageError(
-            "too-many-pixels", f"it has more than {max_pixels} pixels; raise it with --max-pixels"
-        ) from error
+        raise ImageError("too-many-pixels", f"{error}; raise it with --max-pixels") from error
     except MemoryError as error:
         raise ImageError("too-many-pixels", "not enough memory to decode it; lower --max-pixels") from error
     except _native.Damaged as error:

@@ -25,7 +25,7 @@ ANIMATED = "animated"
 MULTI_PICTURE = "multi-picture"
 ALREADY_COMPRESSED = "already-compressed"
 
-_JPEG_MAGIC = b"\xff\xd8\xff"
+JPEG_MAGIC = b"\xff\xd8\xff"
 _EOI = b"\xff\xd9"
 _MAGIC = (b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")
 
@@ -185,7 +185,7 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
         try:
             image = _open(data)
         except UnidentifiedImageError:
-            frame = metadata.frame_header(data) if data.startswith(_JPEG_MAGIC) else None
+            frame = metadata.frame_header(data) if data.startswith(JPEG_MAGIC) else None
             if frame is not None and frame.precision != 8:
                 return _TwelveBitJPEG(data, frame.width, frame.height)
             if data.startswith(_MAGIC) or data[4:8] in (b"ftyp", b"jP  "):
@@ -201,7 +201,7 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    formats = ("JPEG",) if data.startswith(_JPEG_MAGIC) else _readable_formats()
+    formats = ("JPEG",) if data.startswith(JPEG_MAGIC) else _readable_formats()
     with _without_pillows_pixel_limit():
         return Image.open(io.BytesIO(data), formats=formats)
 

@@ -102,8 +102,12 @@ static void describe(reader *r, size_t size, int64_t max_pixels, aj_image *image
     int gray = d->num_components == 1 && d->jpeg_color_space == JCS_GRAYSCALE;
     int i;
 
-    if ((int64_t)d->image_width * (int64_t)d->image_height > max_pixels)
-        aj_leave(&r->trap, AJ_TOO_LARGE, "more pixels than allowed");
+    if ((int64_t)d->image_width * (int64_t)d->image_height > max_pixels) {
+        char text[AJ_MESSAGE];
+        snprintf(text, sizeof text, "%u x %u is more than the limit of %lld pixels", d->image_width, d->image_height,
+                 (long long)max_pixels);
+        aj_leave(&r->trap, AJ_TOO_LARGE, text);
+    }
     if (d->data_precision != 8 || d->arith_code)
         aj_leave(&r->trap, AJ_UNSUPPORTED, "not 8 bits in Huffman coding");
     if (!gray && !(d->num_components == 3 && d->jpeg_color_space == JCS_YCbCr))
