@@ -25,11 +25,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines import dry_run, local
 from beam_adacompress.pipelines.asking import AskingOptions, check_limits, check_reachable
 from beam_adacompress.pipelines.compress_job import CompressJob, CompressOptions
+from beam_adacompress.pipelines.dry_run import DryRunOptions, dry_run_of
 from beam_adacompress.pipelines.options import (
     JobOptions,
+    PlanOptions,
     UsageError,
     absolute,
     check_failures,
@@ -55,6 +57,8 @@ OPTIONS = (
     ScoringOptions,
     AskingOptions,
     RetrainOnDriftOptions,
+    PlanOptions,
+    DryRunOptions,
 )
 REQUIRED = ("--input", "--output")
 
@@ -110,9 +114,15 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         values["policy"] = policy_of(values["policy"])
         job = job_of(CompressJob, values)
         retraining = retraining_of(job, drift)
+        rehearsal = dry_run_of(values)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    return execute(job, PipelineOptions(rest, **values), rest, started, retraining)
+    options = PipelineOptions(rest, **values)
+    if rehearsal is not None:
+        FileSystems.set_options(options)
+        _count_images(job, up_to=1)
+        return dry_run.run(job, rehearsal, options, rest)
+    return execute(job, options, rest, started, retraining)
 
 
 def execute(

@@ -66,6 +66,20 @@ class JobOptions(PipelineOptions):
         )
 
 
+class PlanOptions(PipelineOptions):
+    """A dry run. Beam has a --dry_run of its own, which builds a Dataflow job without running it."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--dry-run",
+            dest="plan_only",
+            action="store_true",
+            help="say what the command would come to, in calls and what they cost, for compress from a sample of the "
+            "images also in bytes, failures and time; make no paid call, and write nothing",
+        )
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises UsageError, takes no abbreviations, and knows both spellings of an option."""
 
@@ -149,7 +163,8 @@ def check_beam_options(rest: Sequence[str], ours: argparse.ArgumentParser) -> No
             options._add_argparse_args(known)
     parsed, unknown = known.parse_known_args(list(rest))
     if any(option.split("=")[0] == "--dry_run" for option in rest) and parsed.runner in _LOCAL_RUNNERS:
-        raise UsageError(f"--dry_run is DataflowRunner's, and a local run would go on; see {ours.prog} --help")
+        hint = "--dry-run is ours" if "--dry-run" in ours._option_string_actions else f"see {ours.prog} --help"
+        raise UsageError(f"--dry_run is DataflowRunner's, and a local run would go on; {hint}")
     if not unknown or parsed.runner not in _RUNNERS_WITH_KNOWN_OPTIONS:
         return
     name = unknown[0].split("=")[0]

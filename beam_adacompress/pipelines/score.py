@@ -22,7 +22,7 @@ from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
-from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
+from beam_adacompress.pipelines.options import JobOptions, PlanOptions, UsageError, absolute, check_failures, parse
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
 from beam_adacompress.pipelines.progress import Progress, Scoring
@@ -81,7 +81,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     values, rest = parse(
         "adacompress score",
         "Score a sample of the images of a compress run with a backend.",
-        [JobOptions, BackendOptions, PolicyOptions, ScoreOptions, ScoringOptions, AskingOptions],
+        [JobOptions, PlanOptions, BackendOptions, PolicyOptions, ScoreOptions, ScoringOptions, AskingOptions],
         ["--input", "--output", "--backend"],
         sys.argv[1:] if argv is None else argv,
     )

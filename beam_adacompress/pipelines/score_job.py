@@ -133,13 +133,6 @@ class ScoreOptions(PipelineOptions):
             metavar="FOLDER",
             help="where the originals are, if they have moved since they were compressed",
         )
-        # Beam has a --dry_run of its own, which builds a Dataflow job without running it.
-        parser.add_argument(
-            "--dry-run",
-            dest="plan_only",
-            action="store_true",
-            help="say how many calls it would make and what they would cost, and make none",
-        )
 
 
 def is_below(path: str, folders: Iterable[str]) -> bool:

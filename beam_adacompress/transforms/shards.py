@@ -29,6 +29,7 @@ import apache_beam as beam
 from beam_adacompress import naming
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.formats import ShardFormat
+from beam_adacompress.formats.contract import Record
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import FAILED
 from beam_adacompress.transforms import files, packs
@@ -216,30 +217,43 @@ class _Read(beam.DoFn):
                     if key in done:
                         continue
                     self._metrics.took(len(record.data or b""))
-                    if record.data is None:
-                        yield self._failure(shard, key, 0, ImageError("no-image", str(record.problem)))
+                    image = image_of(shard, record)
+                    if isinstance(image, LocatedFailure):
+                        self._metrics.failed()
+                        yield beam.pvalue.TaggedOutput(FAILURES, image)
                         continue
-                    self._metrics.gave(len(record.data))
-                    yield SourceImage(
-                        key=key,
-                        data=record.data,
-                        bytes_in=len(record.data),
-                        steps_aside=False,
-                        may_rename=record.may_rename,
-                        shard=shard.number,
-                        sha256_in=hashlib.sha256(record.data).hexdigest(),
-                        within=shard.key,
-                    )
+                    self._metrics.gave(len(image.data))
+                    yield image
         except ImageError as error:
-            yield self._failure(shard, shard.key, shard.size, error)
+            yield self._failure(shard, error)
         except OSError as error:
             unreadable = ImageError("unreadable", f"reading failed: {error.strerror or error}")
-            yield self._failure(shard, shard.key, shard.size, unreadable)
+            yield self._failure(shard, unreadable)
 
-    def _failure(self, shard: Shard, key: str, size: int, error: ImageError) -> Any:
+    def _failure(self, shard: Shard, error: ImageError) -> Any:
         self._metrics.failed()
-        failed = LocatedFailure(key, size, shard.number, None, _STAGE, error.reason, error.message)
-        return beam.pvalue.TaggedOutput(FAILURES, failed)
+        return beam.pvalue.TaggedOutput(FAILURES, _failure(shard, shard.key, shard.size, error))
+
+
+def image_of(shard: Shard, record: Record) -> Union[SourceImage, LocatedFailure]:
+    """The image of a record of a shard; a failure where it holds none."""
+    key = f"{shard.key}/{record.name}"
+    if record.data is None:
+        return _failure(shard, key, 0, ImageError("no-image", str(record.problem)))
+    return SourceImage(
+        key=key,
+        data=record.data,
+        bytes_in=len(record.data),
+        steps_aside=False,
+        may_rename=record.may_rename,
+        shard=shard.number,
+        sha256_in=hashlib.sha256(record.data).hexdigest(),
+        within=shard.key,
+    )
+
+
+def _failure(shard: Shard, key: str, size: int, error: ImageError) -> LocatedFailure:
+    return LocatedFailure(key, size, shard.number, None, _STAGE, error.reason, error.message)
 
 
 def _earlier(folder: ShardedFolder, shard: Shard) -> tuple[dict[str, list[ManifestRow]], bool]:

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import apache_beam as beam
 
@@ -88,13 +88,22 @@ class ListUris(SeveralOutputs):
 
 
 class _List(beam.DoFn):
-    def process(self, element: tuple[str, Any]) -> Iterator[Any]:
-        _, uris = read_uris(*element)
-        distinct = sorted(set(uris))
-        start = len(root_of(distinct))
-        for index, (uri, name) in enumerate(zip(distinct, naming.plan([uri[start:] for uri in distinct]))):
-            file = image_file(files.FoundFile(uri, 0, 0.0), name, _STAGE, index // SHARD_SIZE)
+    def process(self, element: tuple[str, Optional[str]]) -> Iterator[Any]:
+        for file in list_uris(*element):
             yield beam.pvalue.TaggedOutput(FAILURES, file) if isinstance(file, LocatedFailure) else file
+
+
+def list_uris(path: str, image_field: Optional[str]) -> Iterator[Union[ImageFile, LocatedFailure]]:
+    """The images that a list names, each once, in the order of their keys; as failures those whose names are no keys.
+
+    Args:
+      path, image_field: as for `read_uris`, which see for errors.
+    """
+    _, uris = read_uris(path, image_field)
+    distinct = sorted(set(uris))
+    start = len(root_of(distinct))
+    for index, (uri, name) in enumerate(zip(distinct, naming.plan([uri[start:] for uri in distinct]))):
+        yield image_file(files.FoundFile(uri, 0, 0.0), name, _STAGE, index // SHARD_SIZE)
 
 
 @dataclasses.dataclass
