@@ -20,6 +20,7 @@ from beam_adacompress.survey import Survey
 BUSY = 0.7  # share of the time in which a worker's vCPU works; the rest is reading, writing and waiting
 STARTUP = 180.0  # seconds until a worker of Dataflow works: the machine starts, and the package is installed
 MACHINE = "e2-standard-4"  # where nothing else is asked for, as docs/dataflow.md advises
+SCORE, VERIFY = "score", "verify"  # what calls are for
 VERIFYING = Interval(5.0, 4.0, 6.0)  # calls an image of verified choice, with the networks of benchmarks/results
 
 
@@ -310,7 +311,7 @@ def _calls_of_scoring(survey: Survey, scored: Scored) -> Calls:
         mean = survey.by_count(expected)
         half = math.hypot(mean.high - mean.mean, Z95 * math.sqrt(survey.by_count(spread).mean))
         found = Interval(mean.mean, max(0.0, mean.mean - half), mean.mean + half)
-    return Calls(backend.name, "score", _at_most(found, backend.most_calls), backend.price, measured=False)
+    return Calls(backend.name, SCORE, _at_most(found, backend.most_calls), backend.price, measured=False)
 
 
 def _calls_of_verifying(survey: Survey, verifying: Sequence[Asked]) -> Iterator[Calls]:
@@ -321,7 +322,7 @@ def _calls_of_verifying(survey: Survey, verifying: Sequence[Asked]) -> Iterator[
         else:
             written = survey.count(lambda each: each.is_written)
             calls = Interval(*(count * each for count, each in zip(written, VERIFYING)))
-        yield Calls(backend.name, "verify", _at_most(calls, backend.most_calls), backend.price, measured)
+        yield Calls(backend.name, VERIFY, _at_most(calls, backend.most_calls), backend.price, measured)
 
 
 def _times(value: Interval, factor: float) -> Interval:

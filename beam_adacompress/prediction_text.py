@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from beam_adacompress import report
 from beam_adacompress.estimates import Interval
-from beam_adacompress.prediction import BUSY, STARTUP, Calls, Prediction
+from beam_adacompress.prediction import BUSY, STARTUP, VERIFY, Calls, Prediction
 from beam_adacompress.records import COMPRESSED, FAILED, KEPT
 
 
@@ -19,7 +19,7 @@ def said(found: Prediction) -> Iterator[str]:
     yield _row("images", found.images, _number)
     for status in (COMPRESSED, KEPT, FAILED):
         why = ", ".join(f"{reason} {count}" for reason, count in found.reasons.get(status, {}).items())
-        yield _row(f"  {status}", getattr(found, status), _number) + (f"  in the sample: {why}" if why else "")
+        yield _row(f"  {status}", getattr(found, status), _number, f"in the sample: {why}" if why else "")
     yield _row("bytes before", found.bytes_in, report.megabytes)
     yield _row("bytes after", found.bytes_out, report.megabytes)
     yield _row("bytes saved", found.saved, report.megabytes)
@@ -27,18 +27,24 @@ def said(found: Prediction) -> Iterator[str]:
         yield _row("size ratio", found.size_ratio, _decimals)
     yield from _said_of_agreement(found)
     for calls in found.calls:
-        yield _row(f"calls to {calls.what}", calls.calls, _number) + f"  {_said_of_price(calls)}"
+        yield _row(f"calls to {calls.what}", calls.calls, _number, _said_of_price(calls))
+    if any(calls.price for calls in found.calls):
+        yield "at most so many calls, retries not counted: the cache may have answers; no paid call was made"
+    if any(calls.what == VERIFY and not calls.measured for calls in found.calls):
+        yield "bytes and time are those of the proposals, which a paid backend would verify: the results may differ"
     yield from _said_of_time(found)
 
 
 def _said_of_agreement(found: Prediction) -> Iterator[str]:
     if found.agreement is not None:
-        yield _row("agreement", found.agreement, _decimals) + f"  measured on {found.agreed_on:,} images of the sample"
+        yield _row("agreement", found.agreement, _decimals, f"measured on {found.agreed_on:,} images of the sample")
     if (promised := found.promised) is not None:
         yield (
             f"agreement promised: at least {promised.agreement:g} with a confidence of {promised.confidence:g}, by "
             f"{promised.images:,} calibration images of the policy {promised.policy}"
         )
+    elif any(calls.what == VERIFY for calls in found.calls):
+        yield "agreement: each result will have been verified before it is written"
     elif found.agreement is None:
         yield "agreement: not known; a policy promises one, and --score-with a local network measures it"
 
@@ -49,7 +55,7 @@ def _said_of_price(calls: Calls) -> str:
     cost = calls.cost
     return (
         f"of {calls.backend} at {calls.price:g} USD: {report.dollars(cost.mean)} ({report.dollars(cost.low)} to "
-        f"{report.dollars(cost.high)}), answers that are kept already not counted; none was made"
+        f"{report.dollars(cost.high)})"
     )
 
 
@@ -59,12 +65,12 @@ def _said_of_time(found: Prediction) -> Iterator[str]:
         yield "CPU time: not known; a larger --sample measures it"
         return
     yield _row("CPU an image", found.cpu_per_image, _milliseconds)
-    yield _row("CPU", found.cpu, _duration) + "  writing not counted"
+    yield _row("CPU", found.cpu, _duration, "writing not counted")
     if machines.dataflow:
         yield from _said_of_dataflow(found)
     else:
         workers = f"with {machines.here} workers here" if machines.here > 1 else "with one worker here"
-        yield _row("time", found.seconds_here, _duration) + f"  {workers}, start-up not counted"
+        yield _row("time", found.seconds_here, _duration, f"{workers}, start-up not counted")
 
 
 def _said_of_dataflow(found: Prediction) -> Iterator[str]:
@@ -96,11 +102,10 @@ def _said_of_dataflow(found: Prediction) -> Iterator[str]:
         )
 
 
-def _row(name: str, value: Interval, shown: Callable[[float], str]) -> str:
-    if value.low == value.high:
-        return f"{name:<18} {shown(value.mean):>12}   {'exact':<24}".rstrip()
+def _row(name: str, value: Interval, shown: Callable[[float], str], note: str = "") -> str:
     high = "unknown" if math.isinf(value.high) else shown(value.high)
-    return f"{name:<18} {shown(value.mean):>12}   {f'{shown(value.low)} to {high}':<24}"
+    interval = "exact" if value.low == value.high else f"{shown(value.low)} to {high}"
+    return f"{name:<18} {shown(value.mean):>12}   {interval:<23} {note}".rstrip()
 
 
 def _whole(images: Interval) -> str:

@@ -12,7 +12,7 @@ import functools
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -27,7 +27,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_adacompress import backends
-from beam_adacompress.backends import Backend
+from beam_adacompress.backends import Backend, Terms
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.compress_job import CompressJob
 from beam_adacompress.pipelines.options import adder
@@ -119,8 +119,8 @@ def rehearse(job: CompressJob, how: DryRun, options: PipelineOptions, flags: Seq
     runner, _ = local.choose_runner(here, flags)
     machines = dataclasses.replace(machines, here=here.view_as(DirectOptions).direct_num_workers or 1)
     sample = draw_sample(job.corpus, job.output, how.sample, job.seed)
-    verifying = [_opened(uri) for uri in job.verify]
-    scoring = None if job.score_with is None else _opened(job.score_with)
+    verifying = [_met(uri) for uri in job.verify]
+    scoring = None if job.score_with is None else _met(job.score_with)
     scratch = tempfile.mkdtemp(prefix="adacompress-dry-run-")  # of what the workers find out, and no image
     try:
         pipeline = beam.Pipeline(runner, here)
@@ -129,7 +129,9 @@ def rehearse(job: CompressJob, how: DryRun, options: PipelineOptions, flags: Seq
             sample,
             _choosing(job, verifying),
             job.compress_jpeg(),
-            None if scoring is None or not scoring.terms.is_local else Connection(scoring, job.scoring.manners()),
+            Connection(scoring.backend, job.scoring.manners())
+            if scoring is not None and scoring.terms.is_local
+            else None,
             job.scoring.top,
             job.scoring.errors,
         )
@@ -144,8 +146,8 @@ def rehearse(job: CompressJob, how: DryRun, options: PipelineOptions, flags: Seq
         job.seed,
         machines,
         _promised(job.loaded, bool(job.verify)),
-        None if scoring is None else Scored(ask(scoring), job.scoring.sampler()),
-        [ask(each) for each in verifying],
+        None if scoring is None else Scored(ask(scoring.terms), job.scoring.sampler()),
+        [ask(each.terms) for each in verifying],
     )
 
 
@@ -182,25 +184,32 @@ def _on_this_machine(options: PipelineOptions) -> PipelineOptions:
     return here
 
 
-def _opened(uri: str) -> Backend:
-    """A backend whose terms are known: a local one is opened. A dry run records nothing."""
-    backend: Backend = Counted(backends.backend(uri.partition(".jsonl+")[2] if uri.startswith("record:") else uri))
-    if backend.terms_need_open:
-        backend.open(files.read)
-    return backend
+class _Met(NamedTuple):
+    """A backend that is not opened, so that workers get it, and what it states about itself."""
+
+    backend: Backend
+    terms: Terms
 
 
-def _asked(job: CompressJob, backend: Backend) -> Asked:
-    terms = backend.terms
+def _met(uri: str) -> _Met:
+    if uri.startswith("record:"):  # a dry run records nothing
+        uri = uri.partition(".jsonl+")[2]
+    asked = backends.backend(uri)
+    if asked.terms_need_open:
+        asked.open(files.read)
+    return _Met(Counted(backends.backend(uri)), asked.terms)
+
+
+def _asked(job: CompressJob, terms: Terms) -> Asked:
     return Asked(terms.name, terms.price, terms.is_local, terms.most_calls(job.scoring.max_calls, job.scoring.max_cost))
 
 
-def _choosing(job: CompressJob, verifying: Sequence[Backend]) -> ChooseQuality:
+def _choosing(job: CompressJob, verifying: Sequence[_Met]) -> ChooseQuality:
     """What chooses in the sample: without cache and limits, and verified where that calls nobody."""
     asks = bool(verifying) and all(each.terms.is_local for each in verifying)
     return dataclasses.replace(
         job.choose_quality(),
-        verify=list(verifying) if asks else (),
+        verify=[each.backend for each in verifying] if asks else (),
         verify_margin=job.verify_margin if asks else 0,
         cache=None,
         max_calls=None,
