@@ -104,7 +104,7 @@ def _said_of_dataflow(found: Prediction) -> Iterator[str]:
 
 def _row(name: str, value: Interval, shown: Callable[[float], str], note: str = "") -> str:
     high = "unknown" if math.isinf(value.high) else shown(value.high)
-    interval = "exact" if value.low == value.high else f"{shown(value.low)} to {high}"
+    interval = "exact" if value.low == value.high and shown not in _MEASURED else f"{shown(value.low)} to {high}"
     return f"{name:<18} {shown(value.mean):>12}   {interval:<23} {note}".rstrip()
 
 
@@ -128,6 +128,9 @@ def _duration(seconds: float) -> str:
     if seconds >= 2 * 3600:
         return f"{seconds / 3600:,.1f} h"
     return f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.1f} s"
+
+
+_MEASURED = (_milliseconds, _duration)
 
 
 def _hours(value: Interval, ends: bool = False) -> str:

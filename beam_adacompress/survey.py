@@ -142,8 +142,9 @@ class Survey:
         seen = sum(bool(value(each)) for unit in self.drawn for each in unit.drawn)
         if self.is_whole:
             return Interval(seen, seen, seen)
-        high = min(math.ceil(share.high * images.high), images.high - (self.looked_at - seen))
-        return Interval(share.mean * images.mean, max(math.floor(share.low * images.low), seen), max(high, seen))
+        low, high = share.low * images.low, min(share.high * images.high, images.high - (self.looked_at - seen))
+        high = math.ceil(high) if math.isfinite(high) else high
+        return Interval(share.mean * images.mean, max(math.floor(low), seen), max(high, seen))
 
     def _plain(self, value: Value) -> float:
         """The total by the drawn units' share of all units, whatever their sizes."""
