@@ -197,7 +197,7 @@ def _met(uri: str) -> _Met:
     asked = backends.backend(uri)
     if asked.terms_need_open:
         asked.open(files.read)
-    return _Met(Counted(backends.backend(uri)), asked.terms)
+    return _Met(backends.backend(uri), asked.terms)
 
 
 def _asked(job: CompressJob, terms: Terms) -> Asked:
@@ -209,7 +209,7 @@ def _choosing(job: CompressJob, verifying: Sequence[_Met]) -> ChooseQuality:
     asks = bool(verifying) and all(each.terms.is_local for each in verifying)
     return dataclasses.replace(
         job.choose_quality(),
-        verify=[each.backend for each in verifying] if asks else (),
+        verify=[Counted(each.backend) for each in verifying] if asks else (),
         verify_margin=job.verify_margin if asks else 0,
         cache=None,
         max_calls=None,

@@ -163,8 +163,8 @@ def _names(shard: Shard, form: ShardFormat) -> tuple[list[str], Optional[str]]:
         return [], "unreadable"
 
 
-def _failed(key: str, size: int, reason: str, cpu: Optional[float] = None) -> Tried:
-    return Tried(key, FAILED, reason, None, None, size, 0, cpu, 0, None, None)
+def _failed(key: str, size: int, reason: str, cpu: Optional[float] = None, calls: int = 0) -> Tried:
+    return Tried(key, FAILED, reason, None, None, size, 0, cpu, calls, None, None)
 
 
 class _Clock:
@@ -173,7 +173,7 @@ class _Clock:
     def __init__(self) -> None:
         self._since = 0.0
         self._is_warm = False
-        self.calls = 0
+        self._calls = 0
 
     def begin(self) -> None:
         """The next image pays for what is loaded once."""
@@ -181,11 +181,18 @@ class _Clock:
 
     def start(self) -> None:
         self._since = time.process_time()
-        self.calls = 0
 
     def skip(self, seconds: float) -> None:
         """Takes out what a run would not do."""
         self._since += seconds
+
+    def called(self, images: int) -> None:
+        self._calls += images
+
+    def calls(self) -> int:
+        """Calls since the last time; where images wait side by side, some may be those of another one."""
+        calls, self._calls = self._calls, 0
+        return calls
 
     def lap(self) -> Optional[float]:
         """CPU seconds since the last one; None for the first image."""
@@ -224,7 +231,7 @@ class Counted(Backend):
         self.backend.open(read)
 
     def label(self, images: Sequence[Query], timeout: float) -> Sequence[Answer]:
-        _CLOCK.calls += len(images)
+        _CLOCK.called(len(images))
         return self.backend.label(images, timeout)
 
 
@@ -341,14 +348,14 @@ class _Measure(beam.DoFn):
     def process(self, row: Any) -> Iterator[Tried]:
         outcome = sinks.compressed_outcome(row)
         described = outcome.row
-        calls, cpu = _CLOCK.calls, _CLOCK.lap()
-        _CLOCK.calls = 0
+        calls, cpu = _CLOCK.calls(), _CLOCK.lap()
         try:
             naming.check_key(str(described.output))
         except ImageError as error:
-            yield _failed(row.key, row.bytes_in, error.reason, cpu)
+            yield _failed(row.key, row.bytes_in, error.reason, cpu, calls)
             return
         agreement = self._agreement(row, outcome.data or b"")
+        scoring_cpu = None if self._client is None else _CLOCK.lap()
         yield Tried(
             key=row.key,
             status=described.status,
@@ -360,7 +367,7 @@ class _Measure(beam.DoFn):
             cpu=cpu,
             calls=calls,
             agreement=agreement,
-            scoring_cpu=None if self._client is None else _CLOCK.lap(),
+            scoring_cpu=scoring_cpu,
         )
 
     def _agreement(self, row: Any, result: bytes) -> Optional[int]:
@@ -383,5 +390,4 @@ def _labels(answered: Optional[Answered]) -> Any:
 
 class _MeasureFailure(beam.DoFn):
     def process(self, row: Any) -> Iterator[Tried]:
-        yield _failed(row.key, row.bytes_in, row.reason, _CLOCK.lap())
-        _CLOCK.calls = 0
+        yield _failed(row.key, row.bytes_in, row.reason, _CLOCK.lap(), _CLOCK.calls())
