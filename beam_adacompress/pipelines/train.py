@@ -74,6 +74,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     failures += found.failures
     check_answered(found, job.backend, f"any image in {job.input}", "nothing was learned", job.cache)
     _, columns = space.distinct()
+    if job.logs is not None:
+        print(f"watch it learn: tensorboard --logdir {job.logs}", file=sys.stderr, flush=True)
     trained = train(found.trials, space, columns.tolist(), sight, job.encoder(), job.learning())
     version = _save(job, trained)
 

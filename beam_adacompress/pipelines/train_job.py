@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from beam_adacompress import jpeg, reward
+from beam_adacompress.event_log import EventLog
 from beam_adacompress.jpeg.settings import SUBSAMPLINGS
 from beam_adacompress.jpeg.tables import ANNEXK, LEARNABLE, Quantisation, check_action
 from beam_adacompress.pipelines.asking import Asking
@@ -55,7 +56,7 @@ class TrainJob:
 
     Raises:
       ValueError, TypeError: an option is out of range, or does not go with another.
-      AdaCompressError: limits cannot be kept in the cache.
+      AdaCompressError: limits cannot be kept in the cache, or there is nothing to write logs with.
     """
 
     input: str
@@ -83,6 +84,7 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         check_shared(self.max_failures, self.seed)
+        EventLog(self.logs)
         how = self.learning()
         if how.agent == DQNAgent.kind:
             for name in ("tables", "qualities"):
@@ -225,7 +227,12 @@ class TrainOptions:
             help="of each image that trains: parts of it, saved again, about which backends are asked, too; 1 or 2 "
             "make a better policy where there are few images",
         )
-        add("--logs", metavar="FOLDER", help="write curves of learning for TensorBoard")
+        add(
+            "--logs",
+            metavar="FOLDER",
+            help="for TensorBoard, on a disk: loss, agreement, size ratio and reward on "
+            "the images that validate, and a plot of rate against agreement, after every epoch",
+        )
         add("--subsampling", default=TrainJob.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         for name, help_text in (("optimize", "standard Huffman tables"), ("progressive", "one scan")):
             help_text += ": as the encoder that the policy is for"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.event_log import EventLog
 from beam_adacompress.policy.agreement import AgreementModel, Array, of_arrays, standardised
+from beam_adacompress.policy.fit_bytes import resized, sizes
 from beam_adacompress.policy.outcomes import Logged
 
 _EXTRA = "pip install 'beam-adacompress[train]'"
@@ -31,7 +34,6 @@ class Training:
       patience: epochs without a better validation loss before it ends.
       smallest_propensity: rows that were likelier to be logged count less, by 1 / propensity; not more than this.
       seed: of weights and batches.
-      logs: folder for TensorBoard, with a folder for each member; None for none.
     """
 
     hidden: int = 32
@@ -44,7 +46,19 @@ class Training:
     patience: int = 6
     smallest_propensity: float = 0.02
     seed: int = 0
-    logs: Optional[str] = None
+
+
+class Epoch(NamedTuple):
+    """How far one network of the ensemble is."""
+
+    member: int
+    epoch: int  # from 1
+    loss: float
+    validation_loss: float
+    model: AgreementModel  # of that network alone
+
+
+Report = Callable[[Epoch], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +84,14 @@ class Tuning:
     logs: Optional[str] = None
 
 
-def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Training = Training()) -> AgreementModel:
+def fit(
+    train: Logged,
+    validate: Logged,
+    families: int,
+    qualities: int,
+    how: Training = Training(),
+    report: Optional[Report] = None,
+) -> AgreementModel:
     """Trains an ensemble.
 
     The loss of a row is the cross-entropy of its agreement, weighted by the inverse of its propensity; bytes are fitted
@@ -81,6 +102,7 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
       validate: of other images, to know when to stop.
       families, qualities: of the action space.
       how: parameters.
+      report: is told how far it is, after every epoch.
 
     Raises:
       AdaCompressError: Keras is not installed, or there is nothing to learn from.
@@ -99,10 +121,21 @@ def fit(train: Logged, validate: Logged, families: int, qualities: int, how: Tra
     learned_from, held_out = (
         _grouped(rows, _weights(rows, how.smallest_propensity), families * qualities) for rows in (train, validate)
     )
-    members = [_member(keras, learned_from, held_out, base, steps, how, seed) for seed in seeds]
-    w_size, b_size = _sizes(train, families, qualities)
-    arrays = {name: np.stack([member[name] for member in members]) for name in members[0]}
-    return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
+    w_size, b_size = sizes(train, families, qualities)
+
+    def joined(members: Sequence[dict[str, Array]]) -> AgreementModel:
+        arrays = {name: np.stack([member[name] for member in members]) for name in members[0]}
+        return AgreementModel(mean=mean, scale=scale, w_size=w_size, b_size=b_size, **arrays)
+
+    members: list[dict[str, Array]] = []
+    for seed in seeds:
+
+        def told(epoch: int, losses: Mapping[str, float], found: dict[str, Array]) -> None:
+            if report is not None:
+                report(Epoch(len(members), epoch, losses["loss"], losses["val_loss"], joined([found])))
+
+        members.append(_member(keras, learned_from, held_out, base, steps, how, seed, told))
+    return joined(members)
 
 
 def tune(
@@ -141,7 +174,7 @@ def tune(
     seen = standardised(train.features.astype(np.float32), start.mean, start.scale).astype(np.float64)
     scaled = train._replace(features=seen)
     moved = _moved(keras, _shifted(start, train, weights), scaled, weights, how)
-    w_size, b_size = _resized(start, scaled, importance, how.hold)
+    w_size, b_size = resized(start, scaled, importance, how.hold)
     return of_arrays(start.arrays() | moved | {"w_size": w_size, "b_size": b_size})
 
 
@@ -168,7 +201,14 @@ def _grouped(rows: Logged, weights: NDArray[np.float64], actions: int) -> _Group
 
 
 def _member(
-    keras: Any, train: _Grouped, validate: _Grouped, base: Array, steps: Array, how: Training, seed: int
+    keras: Any,
+    train: _Grouped,
+    validate: _Grouped,
+    base: Array,
+    steps: Array,
+    how: Training,
+    seed: int,
+    told: Callable[[int, Mapping[str, float], dict[str, Array]], None],
 ) -> dict[str, Array]:
     """One network, from a base and steps on: it predicts all actions, but learns only of those that were taken."""
     keras.utils.set_random_seed(seed)
@@ -184,24 +224,28 @@ def _member(
         agreeing, weights = targets[:, :actions], targets[:, actions:]
         return ops.sum(weights * ops.softplus(logits) - agreeing * logits, axis=-1)
 
+    def found() -> dict[str, Array]:
+        return {
+            "w1": np.asarray(hidden.kernel),
+            "b1": np.asarray(hidden.bias),
+            "w_ease": np.asarray(ease.kernel),
+            "base": np.asarray(monotone.base),
+            "steps": np.asarray(monotone.steps),
+        }
+
     model.compile(keras.optimizers.AdamW(how.rate, weight_decay=how.decay), loss=cross_entropy)
     stop = keras.callbacks.EarlyStopping("val_loss", mode="min", patience=how.patience, restore_best_weights=True)
+    tell = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, losses: told(epoch + 1, losses, found()))
     model.fit(
         train.features,
         train.targets,
         validation_data=tuple(validate),
         batch_size=how.batch,
         epochs=how.epochs,
-        callbacks=[stop, *_curves(keras, how.logs, f"member-{seed - how.seed}")],
+        callbacks=[tell, stop],
         verbose=0,
     )
-    return {
-        "w1": np.asarray(hidden.kernel),
-        "b1": np.asarray(hidden.bias),
-        "w_ease": np.asarray(ease.kernel),
-        "base": np.asarray(monotone.base),
-        "steps": np.asarray(monotone.steps),
-    }
+    return found()
 
 
 def _shifted(start: AgreementModel, train: Logged, weights: NDArray[np.float64]) -> AgreementModel:
@@ -238,12 +282,9 @@ def _moved(
 
     # Without XLA: compiling takes longer than all steps of so small a network. (And `fit` longer than its steps.)
     model.compile(keras.optimizers.Adam(how.rate), loss=cross_entropy, jit_compile=False)
-    curves = keras.callbacks.CallbackList(_curves(keras, how.logs, "tuned"), model=model)
-    curves.on_train_begin()
-    for step in range(how.steps):
-        loss = model.train_on_batch(seen, targets)
-        curves.on_epoch_end(step, {"loss": float(loss)})
-    curves.on_train_end()
+    with EventLog(None if how.logs is None else f"{how.logs.rstrip('/')}/tuned") as log:
+        for step in range(how.steps):
+            log.scalars(step + 1, loss=float(model.train_on_batch(seen, targets)))
     return {name: getattr(start, name) + np.asarray(move) for name, move in ensemble.moves.items()}
 
 
@@ -271,76 +312,12 @@ def _ensemble_layer(keras: Any, start: AgreementModel, decay: float) -> Any:
     return Ensemble()
 
 
-def _resized(
-    start: AgreementModel, scaled: Logged, importance: NDArray[np.float64], hold: float
-) -> tuple[Array, Array]:
-    """Slopes and constants for log2 bytes, moved to what was seen: all sizes alike, then those of each family.
-
-    As in `_sizes`, slopes change with the quality in a straight line; `hold` is the ridge of all moves but the first.
-    """
-    families, qualities = start.steps.shape[1:]
-    predicted = scaled.features @ start.w_size + start.b_size
-    rest = np.log2(scaled.size) - predicted[np.arange(len(predicted)), scaled.action]
-    alike = float(np.average(rest, weights=importance))
-    family, quality = np.divmod(scaled.action, qualities)
-    place = _places(qualities)
-    constants, slopes = [], []
-    for index in range(families):
-        rows = family == index
-        x, at = scaled.features[rows], quality[rows]
-        columns = np.hstack([np.eye(qualities)[at], x, x * place[at][:, None]])
-        weighted = columns.T * importance[rows]
-        moves = np.linalg.solve(weighted @ columns + hold * np.eye(columns.shape[1]), weighted @ (rest[rows] - alike))
-        own, at_zero, change = np.split(moves, [qualities, qualities + x.shape[1]])
-        constants.append(own)
-        slopes.append(at_zero[:, None] + change[:, None] * place)
-    w_size = start.w_size + np.hstack(slopes)
-    return w_size.astype(np.float32), (start.b_size + alike + np.hstack(constants)).astype(np.float32)
-
-
 def _keras() -> Any:
     try:
         import keras
     except ImportError as error:
         raise AdaCompressError(f"training needs keras: {_EXTRA}") from error
     return keras
-
-
-def _curves(keras: Any, logs: Optional[str], name: str) -> list[Any]:
-    """What writes a loss for TensorBoard, if anything is to."""
-    if logs is None:
-        return []
-    try:
-        return [keras.callbacks.TensorBoard(f"{logs.rstrip('/')}/{name}", write_graph=False)]
-    except ImportError as error:
-        raise AdaCompressError(f"logs for TensorBoard need tensorflow: {_EXTRA}") from error
-
-
-def _sizes(train: Logged, families: int, qualities: int, ridge: float = 1.0) -> tuple[Array, Array]:
-    """Least squares for log2 bytes: each action has its own constant, each family its own slopes.
-
-    Slopes change with the quality in a straight line; `ridge` draws them to zero.
-    """
-    log_size = np.log2(train.size)
-    count = np.bincount(train.action, minlength=families * qualities)
-    constant = np.bincount(train.action, log_size, minlength=families * qualities) / np.maximum(count, 1)
-    constant[count == 0] = log_size.mean()
-    place = _places(qualities)
-    weights = []
-    for family in range(families):
-        rows = train.action // qualities == family
-        x = train.features[rows].astype(np.float64)
-        both = np.hstack([x, x * place[train.action[rows] % qualities][:, None]])
-        rest = log_size[rows] - constant[train.action[rows]]
-        slopes = np.linalg.solve(both.T @ both + ridge * np.eye(both.shape[1]), both.T @ rest)
-        at_zero, change = np.split(slopes, 2)
-        weights.append(at_zero[:, None] + change[:, None] * place)
-    return np.hstack(weights).astype(np.float32), constant.astype(np.float32)
-
-
-def _places(qualities: int) -> NDArray[np.float64]:
-    """Where each quality stands between the coarsest, -1, and the finest, 1."""
-    return np.linspace(-1, 1, qualities) if qualities > 1 else np.zeros(1)
 
 
 def _start(train: Logged, families: int, qualities: int) -> tuple[Array, Array]:

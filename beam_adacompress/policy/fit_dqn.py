@@ -19,9 +19,7 @@ hardly explores and may stop at once; here each training counts its own.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Optional
@@ -30,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.event_log import EventLog
 from beam_adacompress.policy.agreement import Array, standardised
 from beam_adacompress.policy.dqn import QNetwork, Stop, epsilon_greedy, of_arrays
 from beam_adacompress.policy.outcomes import Logged, Outcomes
@@ -106,9 +105,12 @@ class Progress(NamedTuple):
     reward: float
     agreement: float
     size_ratio: float  # bytes / bytes at quality 75
+    network: QNetwork  # as it is now
 
 
 Report = Callable[[Progress], None]
+
+_LOGGED = ("epsilon", "loss", "reward", "agreement", "size_ratio")
 
 
 def learn_online(
@@ -247,7 +249,7 @@ class _Run:
         report: Optional[Report],
     ) -> None:
         keras = _keras()
-        self._board = _board(logs)
+        self._log = EventLog(logs)
         if steps < how.first:
             raise AdaCompressError(f"{steps} steps are too few: nothing is learned before step {how.first}")
         shape = (features.shape[1], *how.hidden, actions)
@@ -273,12 +275,10 @@ class _Run:
         self.network = self._weights()
 
     def __enter__(self) -> _Run:
-        self._open = contextlib.ExitStack()
-        self._write = self._open.enter_context(self._board)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open.close()
+        self._log.close()
 
     def values(self, rows: list[int]) -> Array:
         """Q values of some images, `(rows, actions)`."""
@@ -298,8 +298,9 @@ class _Run:
         self._memory.add(row, action, target(reward, self._how.discount, self.values([following])[0]))
         if self._how.learns(self._taken):
             loss = self._learn()
-            progress = Progress(self._taken, self._steps, epsilon, loss, *self.recent(_RECENT))
-            self._write(progress)
+            lately, agreement, size_ratio = self.recent(_RECENT)
+            progress = Progress(self._taken, self._steps, epsilon, loss, lately, agreement, size_ratio, self.network)
+            self._log.scalars(self._taken, **{name: getattr(progress, name) for name in _LOGGED})
             if self._told is not None:
                 self._told(progress)
 
@@ -349,29 +350,6 @@ def _walk(images: int, random: np.random.Generator) -> Iterator[int]:
     """The images in some order, then in another, without end."""
     while images:
         yield from random.permutation(images).tolist()
-
-
-def _board(logs: Optional[str]) -> contextlib.AbstractContextManager[Report]:
-    """Writes scalars for TensorBoard while it is open."""
-    if logs is None:
-        return contextlib.nullcontext(lambda progress: None)
-    try:
-        summary = importlib.import_module("tensorflow").summary
-    except ImportError as error:
-        raise AdaCompressError(f"logs for TensorBoard need tensorflow: {_EXTRA}") from error
-    return _curves(summary, logs)
-
-
-@contextlib.contextmanager
-def _curves(summary: Any, logs: str) -> Iterator[Report]:
-    with contextlib.closing(summary.create_file_writer(logs)) as writer, writer.as_default():
-
-        def write(progress: Progress) -> None:
-            for name, value in progress._asdict().items():
-                if name not in ("step", "steps") and value is not None:
-                    summary.scalar(name, value, step=progress.step)
-
-        yield write
 
 
 def _keras() -> Any:

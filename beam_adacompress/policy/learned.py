@@ -99,6 +99,7 @@ class AgreementAgent(Agent):
       price: of a byte, in disagreements; None to leave every image as it is.
       recollection: what backends said of images under every action, for verified choice; None where that is not known.
       how: to learn, a `fit_agreement.Training`; None for its defaults.
+      report: is told how far learning is, see `fit_agreement.fit`; None for nobody.
     """
 
     kind: ClassVar[str] = "agreement"
@@ -111,6 +112,7 @@ class AgreementAgent(Agent):
         price: Optional[float] = None,
         recollection: Optional[Recollection] = None,
         how: Any = None,
+        report: Any = None,
     ) -> None:
         self.families = families
         self.qualities = qualities
@@ -119,6 +121,7 @@ class AgreementAgent(Agent):
         self.price = price
         self.recollection = recollection
         self._how = how
+        self._report = report
         if model is not None and model.actions != self.actions:
             raise ValueError(f"the model knows {model.actions} actions, and there are {self.actions}")
         if recollection is not None and recollection.answers.shape[1] != self.actions:
@@ -154,7 +157,7 @@ class AgreementAgent(Agent):
         from beam_adacompress.policy import fit_agreement  # which is for training alone
 
         how = fit_agreement.Training() if self._how is None else self._how
-        self.model = fit_agreement.fit(transitions, held_out, self.families, self.qualities, how)
+        self.model = fit_agreement.fit(transitions, held_out, self.families, self.qualities, how, self._report)
 
     def remember(self, outcomes: Outcomes) -> None:
         """Keeps the answers to every action, of so many images as a policy may hold."""

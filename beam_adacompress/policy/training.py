@@ -7,6 +7,7 @@ trials ─▶ one for each content ─▶ train, validate ─▶ the agent learn
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
@@ -31,6 +32,7 @@ from beam_adacompress.policy.fit_dqn import DQN
 from beam_adacompress.policy.learned import MOST_CAUTIOUS, AgreementAgent
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.outcomes import CALIBRATE, TEST, TRAIN, VALIDATE, Outcomes, part_of
+from beam_adacompress.policy.watching import Watching
 from beam_adacompress.trials import Trial
 from beam_adacompress.version import versions
 
@@ -207,12 +209,10 @@ def policy_of(
         )
     learned_from = parts.train if copies is None else together(parts.train, copies)
     if how.agent == DQNAgent.kind:
-        taught = _dqn(learned_from, parts.calibrate, how)
+        taught = _dqn(learned_from, parts, space, how)
     else:
         taught = _agreement(learned_from, parts, space, how)
     promise = taught.calibration.promise(how.agreement, how.confidence)
-    if isinstance(taught.agent, AgreementAgent):
-        taught.agent.price = None if promise.setting is None else taught.settings[promise.setting]
     contents = sorted(key for part in parts for key in part.keys)
     fingerprint = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     return PolicyArtefact(
@@ -243,17 +243,28 @@ def _short(uri: str) -> str:
 
 
 def _agreement(learned_from: Outcomes, parts: Parts, space: ActionSpace, how: Learning) -> _Taught:
-    agent = AgreementAgent(len(space.families), len(space.qualities), how=Training(seed=how.seed, logs=how.logs))
-    agent.learn(learned_from.logged(), parts.validate.logged())
-    agent.remember(together(parts.train, parts.validate))
     settings = learned.prices(parts.train)
-    return _Taught(agent, settings, learned.calibration(agent.learned, parts.calibrate, settings))
+    with contextlib.closing(Watching(how.logs, parts.validate, space, settings)) as watching:
+        agent = AgreementAgent(
+            len(space.families), len(space.qualities), how=Training(seed=how.seed), report=watching.of_epoch
+        )
+        agent.learn(learned_from.logged(), parts.validate.logged())
+        agent.remember(together(parts.train, parts.validate))
+        calibration = learned.calibration(agent.learned, parts.calibrate, settings)
+        setting = calibration.promise(how.agreement, how.confidence).setting
+        agent.price = None if setting is None else settings[setting]
+        watching.of_policy(agent, agent.learned)
+    return _Taught(agent, settings, calibration)
 
 
-def _dqn(learned_from: Outcomes, calibrate: Outcomes, how: Learning) -> _Taught:
-    agent = DQNAgent(actions=learned_from.sizes.shape[1], how=DQN(seed=how.seed), logs=how.logs)
+def _dqn(learned_from: Outcomes, parts: Parts, space: ActionSpace, how: Learning) -> _Taught:
+    calibrate = parts.calibrate
     steps = max(PUBLISHED_STEPS, 2 * len(learned_from.keys)) if how.steps is None else how.steps
-    agent.learn_online(learned_from, steps)
+    with contextlib.closing(Watching(how.logs, parts.validate, space, ())) as watching:
+        actions = learned_from.sizes.shape[1]
+        agent = DQNAgent(actions=actions, how=DQN(seed=how.seed), logs=how.logs, report=watching.of_progress)
+        agent.learn_online(learned_from, steps)
+        watching.of_policy(agent, None)
     came = judging.judged(calibrate, judging.acted(agent, calibrate))
     disagreements = len(calibrate.keys) - came.agreement.sum()
     return _Taught(agent, (MOST_CAUTIOUS,), Calibration(len(calibrate.keys), (int(disagreements),)))
