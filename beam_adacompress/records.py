@@ -133,6 +133,7 @@ class DriftEstimate(NamedTuple):
     state: str  # `inference`, `estimate` or `retrain`, see drift.contract
     reason: str  # one sentence, for people
     sample_rate: float  # share of the images that should be scored from now on, 0..1
+    evidence: Optional[float] = None  # of drift, 0..1 of what makes it `retrain`; None where the detector has none
 
 
 class Retrained(NamedTuple):

@@ -263,4 +263,4 @@ def test_there_has_to_be_something_to_tune_with(start):
 def test_a_curve_of_tuning_for_tensorboard(start, tmp_path):
     pytest.importorskip("tensorboard")
     tune(start, world(50, 4, TAKEN)[0], Tuning(steps=2, logs=str(tmp_path)))
-    assert len(list((tmp_path / "tuned" / "train").glob("events.out.tfevents.*"))) == 1
+    assert len(list((tmp_path / "tuned").glob("events.out.tfevents.*"))) == 1

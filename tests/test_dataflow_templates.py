@@ -64,7 +64,7 @@ OF_TEXTS = {
 def test_every_option_is_a_parameter_with_help_and_a_pattern(command):
     found = parameters(command)
     options = {action.option_strings[-1][2:].replace("-", "_") for action in template.options_of(command)._actions}
-    assert set(found) == options - {"max_failures", "dry_run", "sample", "worker_price"}
+    assert set(found) == options - {"max_failures", "dry_run", "sample", "logs", "worker_price"}
     for name, each in found.items():
         assert len(each["helpText"]) > 10, name
         (pattern,) = each["regexes"]

@@ -70,6 +70,31 @@ def test_a_policy_takes_the_place_of_another(tmp_path, trainer, policy, root, fi
     assert len(trainer.given) == 1
 
 
+def test_drift_is_shown_in_tensorboard(tmp_path, trainer, root, first, capsys):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    run, logs = score_run(tmp_path / "score", logged(first, BADLY)), tmp_path / "logs"
+    assert retrain("--scores", run, "--publish", root, "--logs", logs) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"curves of drift: tensorboard --logdir {logs}"
+    shown = accumulator(str(logs / "drift" / first)).Reload()
+    found = {tag: [(each.step, each.value) for each in shown.Scalars(tag)] for tag in shown.Tags()["scalars"]}
+    assert {tag: round(value, 3) for tag, ((_, value),) in found.items()} == {
+        "agreement": 0.25,
+        "agreement_low": 0.142,
+        "agreement_high": 0.402,
+        "reward": -0.15,
+        "reward_low": -0.286,
+        "reward_high": -0.014,
+        "level": 0.97,
+        "evidence": 1.0,
+        "state": 2.0,
+        "scores": 40.0,
+        "sample_rate": 1.0,
+    }
+    assert {step for ((step, _),) in found.values()} == {39}, "the time of the last score"
+    came = accumulator(str(logs / "retrained")).Reload()
+    assert [each.value for each in came.Scalars("published")] == [1]
+
+
 @pytest.mark.parametrize(
     ("agreements", "last"),
     [

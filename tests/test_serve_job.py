@@ -63,6 +63,11 @@ RECEIVE = [f"--subscription={SUBSCRIPTION}", "--output=/out"]
         ([*WATCH, "--stop-after=9", "--notify=images"], "PubSub topic must be in the form"),
         ([*WATCH, "--runner=DataflowRunner"], "Dataflow's workers do not reach /photos: give --input gs://..."),
         ([*RECEIVE, "--runner=DataflowRunner"], "Dataflow's workers do not reach /out: give --output gs://..."),
+        (
+            [*WATCH, "--runner=DataflowRunner", "--score-with=litert:a", "--logs=/logs"],
+            "Dataflow's workers do not reach /logs: leave --logs out",
+        ),
+        ([*WATCH, "--logs=/logs"], "logs is about scores: give score_with=BACKEND too"),
     ],
 )
 def test_wrong_usage(arguments, message, capsys):

@@ -18,10 +18,11 @@ from test_drift import score
 from test_manifest import ROW
 
 from beam_adacompress import ImageFailure, Score, scores
-from beam_adacompress.records import DriftEstimate
+from beam_adacompress.records import DriftEstimate, Retrained
 from beam_adacompress.transforms import sinks
 from beam_adacompress.transforms.runs import read_rows
 from beam_adacompress.transforms.serve_sinks import (
+    LogEach,
     ServeFolder,
     WriteEach,
     WriteWindows,
@@ -94,6 +95,36 @@ def test_each_row_is_a_file_of_its_time(folder, tmp_path):
     written = named(tmp_path / "out" / "drift" / "estimates", "2023")
     assert [name for name, _ in written] == ["2023-11-15/12-00-59-"] * 2
     assert {DriftEstimate(**json.loads(data)) for _, data in written} == {first, first._replace(key="7")}
+
+
+def test_each_row_is_shown_in_tensorboard(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    well = DriftEstimate(
+        "", 0.0, 60.0, 9, 9, 0.9, *[None] * 5, 0.97, 0.5, "v1", "adwin", "inference", "why", 0.05, 0.25
+    )
+    told = well._replace(key="../a/b", end=120.0, state="estimate", evidence=None)
+    came = Retrained("kept", "why", "v1", "v2", 30, 0.5, 0.75, 0.25, None)
+    with TestPipeline(runner="FnApiRunner") as p:
+        estimates = p | "Estimates" >> beam.Create([well, told, well._replace(policy_version="v2")])
+        _ = estimates | "LogEstimates" >> LogEach(str(tmp_path), "estimate")
+        _ = p | "Retrained" >> beam.Create([came]) | "LogRetrained" >> LogEach(str(tmp_path), "retrained")
+    written = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("events.out.tfevents.*")}
+    assert written == {"drift/v1", "drift/v2", "drift/_._a_b/v1", "retrained"}
+    shown = accumulator(str(tmp_path / "drift" / "v1")).Reload()
+    assert [(each.wall_time, each.step, each.value) for each in shown.Scalars("evidence")] == [(60, 60, 0.25)]
+    assert [each.value for each in shown.Scalars("state")] == [0]
+    other = accumulator(str(tmp_path / "drift" / "_._a_b" / "v1")).Reload()
+    assert sorted(other.Tags()["scalars"]) == ["agreement", "level", "sample_rate", "scores", "state"]
+    assert [(each.step, each.value) for each in other.Scalars("state")] == [(120, 1)]
+    retrained = accumulator(str(tmp_path / "retrained")).Reload()
+    values = {tag: retrained.Scalars(tag)[0].value for tag in retrained.Tags()["scalars"]}
+    assert values == {
+        "published": 0,
+        "scores": 30,
+        "incumbent_agreement": 0.5,
+        "candidate_agreement": 0.75,
+        "incumbent_size_ratio": 0.25,
+    }
 
 
 def outcome(key):

@@ -159,4 +159,5 @@ def estimate(
         state=verdict.state,
         reason=verdict.reason,
         sample_rate=verdict.sample_rate,
+        evidence=detector.evidence,
     )

@@ -107,7 +107,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         REQUIRED,
         sys.argv[1:] if argv is None else argv,
     )
-    for name in ("input", "output", "cache", "publish"):
+    for name in ("input", "output", "cache", "publish", "logs"):
         values[name] = values[name] and absolute(values[name])
     drift = {name: values.pop(name) for name in ON_DRIFT}  # which Beam does not know
     try:
@@ -188,7 +188,7 @@ def execute(
     if score_job is not None:
         conclude(score_job)
     if retraining is not None:
-        report_on(came_of(relearning))
+        report_on(came_of(relearning), retraining.logs)
     images = json.loads(files.read(folder.summary))["images"]
     check_failures(images["failed"], images["total"], job.max_failures)
     return 0

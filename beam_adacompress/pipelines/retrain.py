@@ -19,6 +19,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_adacompress.drift.log import DriftLog
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import check_reachable
@@ -109,7 +110,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         REQUIRED,
         sys.argv[1:] if argv is None else argv,
     )
-    values["publish"] = values["publish"] and absolute(values["publish"])
+    for name in ("publish", "logs"):
+        values[name] = values[name] and absolute(values[name])
     given = [absolute(each) for each in values["scores"]]
     options = PipelineOptions(rest)
     FileSystems.set_options(options)
@@ -130,7 +132,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     read = beam.FlatMap(read_scores).with_output_types(Score)
     relearn(pipeline | "Parts" >> beam.Create(parts) | "ReadScores" >> read, job, scratch)
     if local.run_to_end(pipeline, options, contextlib.nullcontext()):
-        report_on(came_of(scratch))
+        report_on(came_of(scratch), job.logs)
     return 0
 
 
@@ -167,14 +169,21 @@ def read_scores(path: str) -> list[Score]:
         raise AdaCompressError(f"the scores {path} cannot be read: {error.strerror or error}") from error
 
 
-def report_on(came: Came) -> None:
-    """Prints what came of it.
+def report_on(came: Came, logs: Optional[str] = None) -> None:
+    """Prints what came of it, and writes it into logs for TensorBoard where there are to be any.
 
     Raises:
-      AdaCompressError: training or publishing failed.
+      AdaCompressError: training or publishing failed, or the logs cannot be written.
     """
     for line in said(came):
         print(line)
+    with contextlib.closing(DriftLog(logs)) as log:
+        for estimate in came.estimates:
+            log.estimate(estimate)
+        for retrained in came.retrained:
+            log.retrained(retrained)
+    if logs is not None:
+        print(f"curves of drift: tensorboard --logdir {logs}")
     for each in came.retrained:
         if each.status == FAILED:
             raise AdaCompressError(f"the policy was not trained again: {each.reason}")

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from beam_adacompress.drift import DETECTORS
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.event_log import EventLog
 from beam_adacompress.pipelines.compress_job import CompressJob
 from beam_adacompress.pipelines.options import adder
 from beam_adacompress.policy.policies import DEFAULT
@@ -27,10 +28,11 @@ class RetrainJob:
       detector: as for EstimateDrift.
       false_alarms: of the default detector: scores for each false alarm, at the least; None for its own.
       always: train whatever the estimates say.
+      logs: folder on a disk, for TensorBoard; None for none.
 
     Raises:
       ValueError, TypeError: an option is out of range.
-      AdaCompressError: the detector needs an extra that is not installed.
+      AdaCompressError: the detector or the logs need an extra that is not installed.
     """
 
     policy: str = DEFAULT
@@ -42,8 +44,10 @@ class RetrainJob:
     detector: str = EstimateDrift.detector
     false_alarms: Optional[int] = None
     always: bool = True
+    logs: Optional[str] = None
 
     def __post_init__(self) -> None:
+        EventLog(self.logs)
         self.retrain_agent()
         self.estimate_drift()
 
@@ -105,6 +109,12 @@ class DriftOptions:
             metavar="SCORES",
             help="how many of the latest scores tell of the scenery as it is",
         )
+        add(
+            "--logs",
+            metavar="FOLDER",
+            help="for TensorBoard, on a disk: agreement, reward, evidence of drift and state, and what came of "
+            "training again",
+        )
 
 
 class RetrainOnDriftOptions(DriftOptions):
@@ -122,7 +132,7 @@ class RetrainOnDriftOptions(DriftOptions):
         )
 
 
-DRIFT = ("publish", "detector", "false_alarms", "recent")
+DRIFT = ("publish", "detector", "false_alarms", "recent", "logs")
 ON_DRIFT = ("retrain_on_drift", *DRIFT)  # the options of RetrainOnDriftOptions
 
 

@@ -39,7 +39,7 @@ from beam_adacompress.transforms import files, sinks
 from beam_adacompress.transforms.arrivals import require_pubsub
 from beam_adacompress.transforms.notify import NotifyEach, NotifyImages
 from beam_adacompress.transforms.runners import refusal
-from beam_adacompress.transforms.serve_sinks import WriteEach, WriteWindows, encoded_failures, encoded_scores
+from beam_adacompress.transforms.serve_sinks import LogEach, WriteEach, WriteWindows, encoded_failures, encoded_scores
 from beam_adacompress.transforms.sources import ReadFiles
 from beam_adacompress.version import versions
 
@@ -96,11 +96,15 @@ def _close_the_loop(compressed: beam.PCollection[Any], job: ServeJob, streams: b
     _ = scores | "WriteScores" >> WriteWindows(folder, folder.scores, encoded_scores)
     estimates = scores | "EstimateDrift" >> job.estimate_drift()
     written = estimates | "WriteEstimates" >> WriteEach(folder, files.join(folder.drift, "estimates"))
+    if job.logs is not None:
+        _ = written | "LogEstimates" >> LogEach(job.logs, "estimate")
     if job.notify is not None:
         _ = written | "NotifyEstimates" >> NotifyEach(job.notify, "estimate", "state")
     if job.publish is not None and streams:
         retrained = {"scores": scores, "estimates": estimates} | "RetrainAgent" >> job.retrain_agent()
         written = retrained | "WriteRetrained" >> WriteEach(folder, files.join(folder.drift, "retrained"))
+        if job.logs is not None:
+            _ = written | "LogRetrained" >> LogEach(job.logs, "retrained")
         if job.notify is not None:
             _ = written | "NotifyRetrained" >> NotifyEach(job.notify, "retrained", "status")
 
@@ -149,7 +153,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         sys.argv[1:] if argv is None else argv,
     )
     # Messages name images as their senders do, so for those links on the way to the root are left as they are.
-    for name in ("input", "output", "cache", "publish", *(("root",) if values["input"] else ())):
+    for name in ("input", "output", "cache", "publish", "logs", *(("root",) if values["input"] else ())):
         values[name] = values[name] and absolute(values[name])
     options = PipelineOptions(rest)
     options.view_as(StandardOptions).streaming = True
@@ -184,6 +188,8 @@ def _check(job: ServeJob, options: PipelineOptions, chosen: Chosen) -> None:
       AdaCompressError: something needs an extra that is not installed.
     """
     if options.view_as(StandardOptions).runner == "DataflowRunner":
+        if job.logs is not None:
+            raise UsageError(f"Dataflow's workers do not reach {job.logs}: leave --logs out")
         for name in ("input", "output", "policy", "publish"):
             path = getattr(job, name)
             if path not in (None, DEFAULT) and files.is_local(path):

@@ -27,7 +27,7 @@ from beam_adacompress.transforms.score import ScoreWithBackend
 from beam_adacompress.transforms.serve_sinks import ServeFolder
 from beam_adacompress.transforms.sources import MAX_BYTES, ReadFiles
 
-_OF_RETRAINING = ("publish", "detector", "false_alarms", "recent", "gather")
+_OF_RETRAINING = ("publish", "detector", "false_alarms", "recent", "gather", "logs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ServeJob:
       scoring: how, as for ScoreWithBackend.
       publish: folder of the published policies, which workers follow; None for where the policy is published already;
         where it is not, nothing is trained again.
-      detector, false_alarms, recent: as for RetrainJob.
+      detector, false_alarms, recent, logs: as for RetrainJob.
       gather: as for RetrainAgent.
 
     Raises:
@@ -85,6 +85,7 @@ class ServeJob:
     false_alarms: Optional[int] = None
     recent: int = RetrainJob.recent
     gather: int = RetrainAgent.gather
+    logs: Optional[str] = None
 
     def __post_init__(self) -> None:
         if (self.input is None) == (self.subscription is None):
@@ -180,7 +181,7 @@ class ServeJob:
         return max(self.scoring.sample_rate, EstimateDrift.estimate_rate)
 
     def _retraining(self) -> RetrainJob:
-        names = ("policy", "publish", "agreement", "confidence", "seed", "detector", "false_alarms", "recent")
+        names = ("policy", "publish", "agreement", "confidence", "seed", "detector", "false_alarms", "recent", "logs")
         return RetrainJob(**{name: getattr(self, name) for name in names}, always=False)
 
     def loaded(self) -> Policy:

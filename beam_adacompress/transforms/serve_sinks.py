@@ -27,6 +27,7 @@ import apache_beam as beam
 from apache_beam import typehints
 
 from beam_adacompress import scores
+from beam_adacompress.drift.log import DriftLog
 from beam_adacompress.records import Score
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.score_sinks import ScoreFolder
@@ -126,6 +127,40 @@ class WriteEach(beam.PTransform):
 
     def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[Any]:
         return rows | "Write" >> beam.ParDo(_WriteEach(self.folder, self.place)).with_output_types(rows.element_type)
+
+
+@dataclasses.dataclass
+class LogEach(beam.PTransform):
+    """Writes rows into logs for TensorBoard, see `drift.log`; on one machine.
+
+    Args:
+      logs: folder on its disk.
+      kind: `estimate` or `retrained`.
+    """
+
+    logs: str
+    kind: str
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, rows: beam.PCollection[Any]) -> beam.PCollection[None]:
+        return rows | "Log" >> beam.ParDo(_LogEach(self.logs, self.kind)).with_output_types(type(None))
+
+
+class _LogEach(beam.DoFn):
+    def __init__(self, logs: str, kind: str) -> None:
+        self._folder = logs
+        self._kind = kind
+
+    def setup(self) -> None:
+        self._log = DriftLog(self._folder)
+
+    def process(self, row: Any) -> None:
+        getattr(self._log, self._kind)(row)
+
+    def teardown(self) -> None:
+        self._log.close()
 
 
 class _WriteEach(beam.DoFn):

@@ -21,8 +21,9 @@ COMMANDS = {
 # What a command by itself can do without, and a template cannot: workers do not reach the launcher's disk.
 _REQUIRED = {"retrain": {"--publish"}}
 
-# A launcher does not wait for the job, so it has no exit status to give, and nobody reads what it prints.
-_LEFT_OUT = {"--max-failures", "--dry-run", "--sample", "--worker-price"}
+# A launcher does not wait for the job, so it has no exit status to give; nobody reads what it prints, and its disk is
+# gone when it ends.
+_LEFT_OUT = {"--max-failures", "--dry-run", "--sample", "--worker-price", "--logs"}
 
 _DAYS = "{today} and {yesterday} in a value stand for those days in UTC, as YYYY-MM-DD."
 
