@@ -109,11 +109,11 @@ def test_each_row_is_shown_in_tensorboard(tmp_path):
         _ = estimates | "LogEstimates" >> LogEach(str(tmp_path), "estimate")
         _ = p | "Retrained" >> beam.Create([came]) | "LogRetrained" >> LogEach(str(tmp_path), "retrained")
     written = {str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("events.out.tfevents.*")}
-    assert written == {"drift/v1", "drift/v2", "drift/_._a_b/v1", "retrained"}
+    assert written == {"drift/v1", "drift/v2", "drift/__a_b/v1", "retrained"}
     shown = accumulator(str(tmp_path / "drift" / "v1")).Reload()
     assert [(each.wall_time, each.step, each.value) for each in shown.Scalars("evidence")] == [(60, 60, 0.25)]
     assert [each.value for each in shown.Scalars("state")] == [0]
-    other = accumulator(str(tmp_path / "drift" / "_._a_b" / "v1")).Reload()
+    other = accumulator(str(tmp_path / "drift" / "__a_b" / "v1")).Reload()
     assert sorted(other.Tags()["scalars"]) == ["agreement", "level", "sample_rate", "scores", "state"]
     assert [(each.step, each.value) for each in other.Scalars("state")] == [(120, 1)]
     retrained = accumulator(str(tmp_path / "retrained")).Reload()
