@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 from beam_adacompress.errors import AdaCompressError
 
 _DPI = 100
+_RATIO_TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 _INK, _SOFT, _POLICY, _SERVED = "#1c2430", "#7d8590", "#0072b2", "#d55e00"
 
 
@@ -56,6 +57,10 @@ def picture(title: str, policy: Sequence[Point], fixed: Sequence[Point], served:
     if served is not None:
         axes.plot([served.size_ratio], [served.agreement], "D", color=_SERVED, markersize=8, label="as it is served")
     axes.set_xscale("log")
+    left, right = axes.get_xlim()
+    axes.xaxis.set_ticks([each for each in _RATIO_TICKS if left <= each <= right], minor=False)
+    axes.xaxis.set_ticks([], minor=True)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("← fewer bytes      size ratio, mean over the images that validate", color=_INK, fontsize=9)
     axes.set_ylabel("agreement", color=_INK, fontsize=9)
     axes.set_title(title, loc="left", color=_INK, fontsize=10)

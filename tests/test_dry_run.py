@@ -182,6 +182,7 @@ def test_it_writes_nothing_and_calls_no_service(done, tmp_path, vision, compress
     assert compress(done / "in", tmp_path / "out", *flags) == 0
     assert compress(done / "in", tmp_path / "out", *flags, f"--verify={vision.uri}") == 2, "a limit is of one backend"
     assert compress(done / "in", tmp_path / "out", *flags[:3], f"--verify={vision.uri}", "--max-cost=9") == 0
+    assert compress(done / "in", done / "out", "--dry-run", "--sample=5", "--overwrite") == 0
     assert (files_of(tmp_path), files_of(done)) == before
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "user-cache").exists()

@@ -103,6 +103,8 @@ def dry_run_of(values: dict[str, Any]) -> Optional[DryRun]:
 def rehearse(job: CompressJob, how: DryRun, options: PipelineOptions, flags: Sequence[str] = ()) -> Prediction:
     """Predicts a run; reads a sample of the images, asks local backends alone, and writes nothing.
 
+    What an earlier run has done in the output already is predicted as if it were not there.
+
     Args:
       job: the run; paths are absolute.
       how: to predict it.
