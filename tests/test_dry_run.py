@@ -6,10 +6,12 @@ import collections
 import dataclasses
 import json
 
+import apache_beam as beam
 import numpy as np
 import pytest
 import shards
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pipeline import PipelineVisitor
 from backends import Texture
 from conftest import IN_PROCESS, encoded, files_of, manifest_rows, picture
 
@@ -21,7 +23,7 @@ from beam_adacompress.pipelines.dry_run import DryRun, rehearse
 from beam_adacompress.pipelines.score_job import Scoring
 from beam_adacompress.records import Score
 from beam_adacompress.scores import from_parquet
-from beam_adacompress.transforms.rehearsal import draw_sample
+from beam_adacompress.transforms.rehearsal import Sample, TryImages, draw_sample
 
 IMAGES = 60
 OPTIONS = PipelineOptions(IN_PROCESS)
@@ -299,6 +301,24 @@ def test_wrong_usage(corpus, compress, tmp_path, capsys, options, status, messag
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["files", "list", "tfrecord"])
+def test_image_bytes_never_cross_a_shuffle(form):
+    shuffled = []
+
+    class Shuffles(PipelineVisitor):
+        def visit_transform(self, node):
+            if isinstance(node.transform, (beam.GroupByKey, beam.Flatten)):
+                shuffled.extend(pcoll.element_type for pcoll in node.inputs)
+
+    wanted = CompressJob("/in.csv", "/out", format=form)
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    _ = pipeline | TryImages(wanted.corpus, Sample(0, 0.0, []), wanted.choose_quality(), wanted.compress_jpeg())
+    pipeline.visit(Shuffles())
+    described = [str(kind) for kind in shuffled]
+    assert len(described) >= 5
+    assert not [kind for kind in described if "bytes" in kind or "SourceImage" in kind or "CompressedImage" in kind]
 
 
 def test_from_python_it_fails_as_the_run_would(corpus, tmp_path):
