@@ -22,7 +22,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "beam_adacompress" / "versi
 GCP = ["apache-beam[gcp]>=2.77,<3", "google-cloud-vision>=3.7"]
 LITERT = ["ai-edge-litert>=2.0"]
 REKOGNITION = ["boto3>=1.34"]
-TRAIN = ["matplotlib>=3.8", "optuna>=4", "tensorboard>=2.18", "tensorflow>=2.18"]
+REPORT = ["matplotlib>=3.8"]
+TRAIN = [*REPORT, "optuna>=4", "tensorboard>=2.18", "tensorflow>=2.18"]
 # One wheel for all Pythons, but none for Linux on ARM.
 DCT = ["jpeglib>=1.0.2,<1.1; sys_platform != 'linux' or platform_machine == 'x86_64'"]
 DRIFT = ["river>=0.21"]
@@ -37,6 +38,7 @@ TEST = [
     *TRAIN,
     *DRIFT,
     *YAML,
+    "axe-playwright-python>=0.1.6",
     "build>=1.2",
     "datasets>=3",
     "gcp-storage-emulator>=2024.8",
@@ -44,6 +46,7 @@ TEST = [
     "moto>=5",
     "mypy>=1.15",
     "pandas>=2",
+    "playwright>=1.45",
     "psutil>=5.9",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -128,7 +131,7 @@ setup(
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if core else {},
     packages=find_packages(include=["beam_adacompress", "beam_adacompress.*"]),
     package_data={
-        "beam_adacompress": ["py.typed", "*.yaml", "templates/*.html", "jpeg/families/*.json", "policy/default/*"]
+        "beam_adacompress": ["py.typed", "*.yaml", "templates/*", "jpeg/families/*.json", "policy/default/*"]
     },
     install_requires=[
         "apache-beam>=2.77,<3",
@@ -145,6 +148,7 @@ setup(
         "gcp": GCP,
         "rekognition": REKOGNITION,
         "litert": LITERT,
+        "report": REPORT,
         "train": TRAIN,
         "dct": DCT,
         "drift": DRIFT,

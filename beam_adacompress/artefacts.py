@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Optional
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,6 +71,29 @@ class Format:
             raise AdaCompressError(f"{path} is no readable Parquet file: {error}") from error
         self.check_version((table.schema.metadata or {}).get(self.key.encode(), b"none").decode(), path)
         return table
+
+    def batches(
+        self, file: BinaryIO, path: str, columns: Optional[Sequence[str]] = None, rows: int = 1024
+    ) -> Iterator[pa.RecordBatch]:
+        """Reads a file a few rows at a time.
+
+        Args:
+          file: it, open and seekable.
+          path: for messages.
+          columns: to read; None for all. Those that an older file lacks are left out.
+          rows: in memory at a time.
+
+        Raises:
+          AdaCompressError: as `from_parquet`.
+        """
+        try:
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            self.check_version((schema.metadata or {}).get(self.key.encode(), b"none").decode(), path)
+            there = None if columns is None else [name for name in columns if name in schema.names]
+            yield from parquet.iter_batches(rows, columns=there)
+        except (pa.ArrowException, OSError) as error:
+            raise AdaCompressError(f"{path} is no readable Parquet file: {error}") from error
 
     def check_version(self, version: str, path: str) -> None:
         """Raises AdaCompressError where the version is not this one."""

@@ -1,16 +1,11 @@
-"""An evaluation in words: a table for a terminal, verdicts, and one self-contained HTML page."""
+"""An evaluation in words: a table for a terminal, and verdicts; see report for the page."""
 
 from __future__ import annotations
 
-import base64
-import functools
 import textwrap
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
-import jinja2
-
-from beam_adacompress import plots
+from beam_adacompress import words
 from beam_adacompress.estimates import Interval
 from beam_adacompress.evaluation import JITTER, ORACLE, POLICY, VERIFIED, Evaluation, Row
 
@@ -77,8 +72,8 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
     if evaluation.jitter is not None:
         found.append(
             Verdict(
-                f"The ceiling: the backend agrees with itself on {_shares(evaluation.jitter.agreement)} of the images "
-                "when the original is merely saved again at a higher quality.",
+                f"The ceiling: the backend agrees with itself on {words.shares(evaluation.jitter.agreement)} of the "
+                "images when the original is merely saved again at a higher quality.",
                 None,
             )
         )
@@ -112,7 +107,7 @@ def text(evaluation: Evaluation) -> str:
     lines = [about_images(evaluation), ""]
     for heads in ([above for above, _, _ in _COLUMNS], [below for _, below, _ in _COLUMNS]):
         lines.append("  ".join(head.rjust(column[2]) for head, column in zip(heads, _COLUMNS)).rstrip())
-    for row in _rows(evaluation):
+    for row in rows_of(evaluation):
         lines += _lines(row)
     for curve in evaluation.curves:
         lines += ["", *textwrap.wrap(curve.name, _WIDTH)]
@@ -124,43 +119,6 @@ def text(evaluation: Evaluation) -> str:
     return "\n".join(lines) + "\n"
 
 
-def render(evaluations: Mapping[str, Evaluation], about: Mapping[str, Any]) -> str:
-    """The page: for each backend the verdicts, the plot and the table.
-
-    Args:
-      evaluations: by the backend's name.
-      about: names and values for the last table, e.g. options and versions.
-
-    Raises:
-      AdaCompressError: matplotlib is not installed.
-    """
-    return _template().render(
-        backends=[
-            {
-                "name": name,
-                "evaluation": evaluation,
-                "rows": _rows(evaluation),
-                "verdicts": verdicts(evaluation),
-                "warnings": warnings(evaluation),
-                "about_images": about_images(evaluation),
-                "plot": base64.b64encode(plots.rate_agreement(evaluation, name)).decode(),
-            }
-            for name, evaluation in evaluations.items()
-        ],
-        definitions=DEFINITIONS,
-        about=about,
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("beam_adacompress"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(shares=_shares, number=_number, relative=_relative)
-    return environment.get_template("evaluation.html")
-
-
 def _against_fixed(row: Row, evaluation: Evaluation) -> Verdict:
     """Whether it beats the plain fixed quality: only where the whole interval is below 1."""
     ratio = row.against[0].ratio
@@ -168,12 +126,14 @@ def _against_fixed(row: Row, evaluation: Evaluation) -> Verdict:
     calls = "" if row.calls is None else f", with {row.calls.mean:.1f} calls of the backend per image"
     if row.agreement.mean < smallest.agreement.mean:
         return Verdict(
-            f"{row.name} does not beat the fixed quality: it agrees on {_share(row.agreement.mean)} of the images, "
-            f"fewer than the smallest fixed quality here ({_share(smallest.agreement.mean)}).",
+            f"{row.name} does not beat the fixed quality: it agrees on {words.share(row.agreement.mean)} of the "
+            f"images, fewer than the smallest fixed quality here ({words.share(smallest.agreement.mean)}).",
             False,
         )
     if not ratio.mean:
-        reaches = f"{row.name} agrees on {_share(row.agreement.mean)} of the images, and no fixed quality here does"
+        reaches = (
+            f"{row.name} agrees on {words.share(row.agreement.mean)} of the images, and no fixed quality here does"
+        )
         if ratio.high < 1:
             return Verdict(f"{reaches}: it beats the fixed quality{calls}.", True)
         return Verdict(
@@ -181,7 +141,7 @@ def _against_fixed(row: Row, evaluation: Evaluation) -> Verdict:
             f"against it reaches up to {ratio.high:.2f}, which is not below 1.",
             False,
         )
-    takes = f"for the same agreement it takes {_relative(ratio)} of its bytes"
+    takes = f"for the same agreement it takes {relative(ratio)} of its bytes"
     if ratio.high < 1:
         return Verdict(f"{row.name} beats the fixed quality: {takes}{calls}.", True)
     why = "which is more" if ratio.low > 1 else "an interval that is not below 1"
@@ -196,7 +156,7 @@ def _oracle(row: Row) -> str:
 
 
 def _promise(row: Row, promised: float) -> Verdict:
-    had = f"it promised an agreement of {promised:g} and has {_shares(row.agreement)} here"
+    had = f"it promised an agreement of {promised:g} and has {words.shares(row.agreement)} here"
     if row.agreement.mean >= promised:
         few = "" if row.agreement.low >= promised else ", too few images to be sure"
         return Verdict(f"{row.name} keeps its promise: {had}{few}.", True)
@@ -205,7 +165,7 @@ def _promise(row: Row, promised: float) -> Verdict:
     return Verdict(f"{row.name} breaks its promise: {had}.", False)
 
 
-def _rows(evaluation: Evaluation) -> list[Row]:
+def rows_of(evaluation: Evaluation) -> list[Row]:
     """The strategies, and the ceiling below them."""
     ceiling = [] if evaluation.jitter is None else [evaluation.jitter]
     return [*evaluation.strategies, *ceiling]
@@ -214,12 +174,12 @@ def _rows(evaluation: Evaluation) -> list[Row]:
 def _lines(row: Row) -> list[str]:
     """A row of the table; a name that does not fit stands in lines of its own."""
     cells = [
-        _shares(row.agreement),
-        _share(row.strict.mean),
+        words.shares(row.agreement),
+        words.share(row.strict.mean),
         f"{row.total_ratio.mean:.3f}",
         f"{row.total_ratio_75.mean:.3f}",
         f"{row.reward.mean:.3f}",
-        "" if row.kind == JITTER else _relative(row.against[0].ratio),
+        "" if row.kind == JITTER else relative(row.against[0].ratio),
         "" if row.calls is None else f"{row.calls.mean:.1f}",
     ]
     width = _COLUMNS[0][2]
@@ -229,23 +189,7 @@ def _lines(row: Row) -> list[str]:
     return [*above, f"{(row.name if fits else '').ljust(width)}  {numbers}".rstrip()]
 
 
-def _share(value: float) -> str:
-    """A share, e.g. `0.984`; `1.000` only where it is all of them."""
-    whole = value > 1 - 1e-9  # Wilson's bound of all images is 1 but for rounding
-    return "1.000" if whole else f"{min(value, 0.999):.3f}"
-
-
-def _shares(interval: Interval) -> str:
-    """A share with its interval, e.g. `0.984 (0.979 to 0.988)`."""
-    return f"{_share(interval.mean)} ({_share(interval.low)} to {_share(interval.high)})"
-
-
-def _number(interval: Interval) -> str:
-    """Any other mean, e.g. `1.701 (1.695 to 1.708)`."""
-    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
-
-
-def _relative(ratio: Interval) -> str:
+def relative(ratio: Interval) -> str:
     """A ratio to a curve, e.g. `0.83 (0.79 to 0.88)`; 0 is a curve that does not reach the agreement."""
     if not ratio.mean:
         return f"not reached (to {ratio.high:.2f})" if ratio.high else "not reached"

@@ -6,10 +6,11 @@ Both carry a format version and are refused with one sentence where it is anothe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from collections.abc import Collection, Iterable, Iterator
+from typing import BinaryIO, NamedTuple, Optional
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_adacompress.artefacts import Format
 from beam_adacompress.errors import AdaCompressError
@@ -125,6 +126,28 @@ def from_parquet(data: bytes, name: str) -> list[ManifestRow]:
       AdaCompressError: it is no manifest, or one of an unknown version.
     """
     return list(rows_of(FORMAT.from_parquet(data, name)))
+
+
+def read_rows(file: BinaryIO, name: str) -> Iterator[ManifestRow]:
+    """The rows of one part, a few at a time in memory.
+
+    Args:
+      file: open and seekable.
+      name: for messages.
+
+    Raises:
+      AdaCompressError: as `from_parquet`.
+    """
+    for batch in FORMAT.batches(file, name):
+        yield from (ManifestRow(**row) for row in batch.to_pylist())
+
+
+def find_rows(file: BinaryIO, name: str, keys: Collection[str]) -> Iterator[ManifestRow]:
+    """The rows of some keys in one part; arguments as for `read_rows`."""
+    wanted = pa.array(sorted(keys), pa.string())
+    for batch in FORMAT.batches(file, name, rows=8192):
+        found = batch.filter(pc.is_in(batch.column("key"), wanted))
+        yield from (ManifestRow(**row) for row in found.to_pylist())
 
 
 def to_lines(rows: Iterable[ManifestRow]) -> bytes:

@@ -1,38 +1,123 @@
-"""Plots as PNG files. matplotlib is imported where it draws, and never through its global state."""
+"""The plot of bytes against agreement. matplotlib is imported where it draws, and never through its global state.
+
+Evaluation, scored runs ─▶ Plane (lines and marks, in words too) ─▶ draw ─▶ PNG, or the SVG of a report
+"""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.estimates import Interval
-from beam_adacompress.evaluation import ORACLE, VERIFIED, CurveRows, Evaluation, Row
+from beam_adacompress.evaluation import ORACLE, VERIFIED, Evaluation, Row
+
+RUN = "run"  # a kind of mark: where a scored run stands
 
 _DPI = 150
-_INK = "#1c2430"
-_SOFT = "#56606e"
+INK = "#1c2430"
+SOFT = "#56606e"
+GRID = "#e4e7ea"
+RULE = "#b6bcc4"
 
 # Okabe and Ito's colours, which colour-blind people tell apart; shapes differ too, for print in grey.
-_CURVE_COLOURS = ("#1c2430", "#7d8590", "#a6761d")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+CURVE_COLOURS = ("#1c2430", "#7d8590", "#a6761d")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 _MARKERS = ("o", "s", "^", "v", "P", "X", "p", "h", "<")  # nine shapes in five colours: 45 strategies
-_CEILING = "#e69f00"
+_SHAPES = {ORACLE: ("*", 13), VERIFIED: ("D", 8), RUN: ("H", 13)}
+CEILING = "#e69f00"
 
 _AGREEMENT_TICKS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 _RATIO_TICKS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
+TO_75, TO_ORIGINAL = "total_ratio_75", "mean_ratio"  # fields of evaluation.Row: what bytes are relative to
+_RELATIVE_TO = {TO_75: "mean bytes / mean bytes at quality 75", TO_ORIGINAL: "mean of bytes / bytes of the original"}
+_IN_WORDS = {TO_75: "of the bytes at quality 75", TO_ORIGINAL: "of the original's bytes"}
+
+
+class Mark(NamedTuple):
+    """One way to choose."""
+
+    name: str
+    kind: str  # as in evaluation, or RUN
+    ratio: Interval  # of bytes
+    agreement: Interval
+
+
+class Line(NamedTuple):
+    """The same at several qualities."""
+
+    name: str
+    marks: tuple[Mark, ...]
+
+
+class Plane(NamedTuple):
+    """What is drawn."""
+
+    title: str
+    about: str  # one line below it
+    images: int  # that the finest agreement is told from
+    ratio: str  # TO_75 or TO_ORIGINAL
+    lines: tuple[Line, ...]
+    marks: tuple[Mark, ...]
+    ceiling: Optional[Mark] = None
+
+    def said(self) -> list[str]:
+        """Every point in words, in the order in which they are drawn."""
+        named = [(f"{line.name} {mark.name}", mark) for line in self.lines for mark in line.marks]
+        named += [(mark.name, mark) for mark in self.marks]
+        return [f"{name}: {_words(mark)} {_IN_WORDS[self.ratio]}" for name, mark in named]
+
+
+class Canvas(NamedTuple):
+    """Where it is drawn."""
+
+    width: float  # inches
+    height: float
+    text: float = 9.0  # points
+    legend_below: bool = False
+
+
+_PNG = Canvas(10.5, 6.2)
+
+
+def _words(mark: Mark) -> str:
+    """A point in words."""
+    agreement, ratio = (f"{each.mean:.3f} ({each.low:.3f} to {each.high:.3f})" for each in (mark.agreement, mark.ratio))
+    return f"agreement {agreement}, {ratio}"
+
+
+def plane_of(evaluation: Evaluation, title: str, ratio: str = TO_75, runs: Sequence[Mark] = ()) -> Plane:
+    """What there is to draw of one backend's evaluation.
+
+    Args:
+      evaluation: of one backend.
+      title: above the plot.
+      ratio: what bytes are relative to.
+      runs: where scored runs stand; relative to their originals.
+    """
+    return Plane(
+        title,
+        f"{evaluation.images:,} test images that no policy saw; bars and bands: 95 % intervals; numbers: qualities",
+        evaluation.images,
+        ratio,
+        tuple(Line(curve.name, tuple(_mark(row, ratio) for row in curve.points)) for curve in evaluation.curves),
+        (*(_mark(row, ratio) for row in evaluation.strategies), *runs),
+        None if evaluation.jitter is None else _mark(evaluation.jitter, ratio),
+    )
+
+
+def _mark(row: Row, ratio: str) -> Mark:
+    return Mark(row.name, row.kind, getattr(row, ratio), row.agreement)
+
 
 def rate_agreement(evaluation: Evaluation, title: str) -> bytes:
     """Bytes against agreement: the curves as lines, the strategies as markers with intervals, as a PNG.
-
-    The scale of agreement is that of the disagreements' logarithm, -log10(1 - agreement), which opens up where 98 %
-    and 99 % differ by half; it ends at half an image, where agreement on every image is drawn.
 
     Args:
       evaluation: of one backend.
@@ -41,28 +126,61 @@ def rate_agreement(evaluation: Evaluation, title: str) -> bytes:
     Raises:
       AdaCompressError: matplotlib is not installed.
     """
+    figure = new_figure(_PNG, "white")
+    draw(figure, plane_of(evaluation, title), _PNG)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})  # the same numbers are the same bytes
+    return buffer.getvalue()
+
+
+def new_figure(canvas: Canvas, colour: str) -> Any:
+    """An empty figure, which no global state of matplotlib's knows.
+
+    Raises:
+      AdaCompressError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[train]'") from error
-    figure = Figure(figsize=(10.5, 6.2), dpi=_DPI, facecolor="white", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+        raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[report]'") from error
+    figure = Figure(figsize=(canvas.width, canvas.height), dpi=_DPI, facecolor=colour, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def draw(figure: Any, plane: Plane, canvas: Canvas) -> None:
+    """Draws a plane; points are named `mark-0`, `mark-1`, ... in the order of `Plane.said`.
+
+    The scale of agreement is that of the disagreements' logarithm, -log10(1 - agreement), which opens up where 98 %
+    and 99 % differ by half; it ends at half an image, where agreement on every image is drawn.
+    """
     axes = figure.add_subplot()
-    scale = _Scale(evaluation.images)
-    _frame(axes, evaluation, scale, title)
-    if evaluation.jitter is not None:
-        _ceiling(axes, evaluation.jitter, scale)
-    for index, curve in enumerate(evaluation.curves):
-        _curve(axes, curve, scale, _CURVE_COLOURS[index % len(_CURVE_COLOURS)], first=index == 0)
-    for index, row in enumerate(evaluation.strategies):
-        _strategy(axes, row, scale, index)
+    axes.set_facecolor("none")
+    scale = _Scale(plane.images)
+    _frame(axes, plane, scale, canvas)
+    names = _names()
+    if plane.ceiling is not None:
+        _ceiling(axes, plane.ceiling, scale)
+    for index, line in enumerate(plane.lines):
+        _line(axes, line, scale, CURVE_COLOURS[index % len(CURVE_COLOURS)], names, canvas, first=index == 0)
+    for index, mark in enumerate(plane.marks):
+        _point(axes, mark, scale, index, next(names))
     figure.legend(
-        loc="outside right upper", frameon=False, fontsize=9, labelcolor=_INK, handlelength=2.2, labelspacing=0.9
+        loc="outside lower left" if canvas.legend_below else "outside right upper",
+        frameon=False,
+        fontsize=canvas.text,
+        labelcolor=INK,
+        handlelength=2.2,
+        labelspacing=0.5 if canvas.legend_below else 0.9,
     )
-    buffer = io.BytesIO()
-    canvas.print_png(buffer, metadata={"Software": None})  # the same numbers are the same bytes
-    return buffer.getvalue()
+
+
+def _names() -> Iterator[str]:
+    number = 0
+    while True:
+        yield f"mark-{number}"
+        number += 1
 
 
 class _Scale:
@@ -84,24 +202,26 @@ class _Scale:
         return np.array([[middle - low], [high - middle]])
 
 
-def _frame(axes: Any, evaluation: Evaluation, scale: _Scale, title: str) -> None:
-    rows = [*evaluation.strategies, *(row for curve in evaluation.curves for row in curve.points)]
-    lowest, bottom = min(row.total_ratio_75.low for row in rows), min(scale(row.agreement.mean) for row in rows)
-    highest = max(row.total_ratio_75.high for row in rows)
+def _frame(axes: Any, plane: Plane, scale: _Scale, canvas: Canvas) -> None:
+    marks = [*plane.marks, *(mark for line in plane.lines for mark in line.marks)]
+    least = 0.5 * min(mark.ratio.mean for mark in marks)  # a logarithm has no place for the interval of few images
+    lowest = min(max(mark.ratio.low, least) for mark in marks)
+    highest, bottom = max(mark.ratio.high for mark in marks), min(scale(mark.agreement.mean) for mark in marks)
     axes.set_xscale("log")
     axes.set_xlim(lowest / 1.12, highest * 1.12)
     axes.set_ylim(max(0.0, bottom - 0.12), scale.top + 0.12)
     left, right = axes.get_xlim()
-    _ticks(axes.xaxis, [(each, f"{each:g}") for each in _RATIO_TICKS if left <= each <= right])
+    _ticks(axes.xaxis, _apart([(each, f"{each:g}") for each in _RATIO_TICKS if left <= each <= right], canvas))
     low = axes.get_ylim()[0]
     levels = [(scale(each), f"{each:g}") for each in _AGREEMENT_TICKS if low <= scale(each) < scale.top - 0.12]
     _ticks(axes.yaxis, [*levels, (scale.top, "1.0")])
-    axes.grid(color="#e4e7ea", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_SOFT, labelsize=9)
-    if left < 1 < right:
-        axes.axvline(1, color="#b6bcc4", linewidth=1, zorder=1)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
+    axes.tick_params(colors=SOFT, labelsize=canvas.text)
+    if plane.ratio == TO_75 and left < 1 < right:
+        axes.axvline(1, color=RULE, linewidth=1, zorder=1)
         axes.annotate(
             "quality 75",
             (1, low),
@@ -109,22 +229,22 @@ def _frame(axes: Any, evaluation: Evaluation, scale: _Scale, title: str) -> None
             textcoords="offset points",
             rotation=90,
             ha="right",
-            fontsize=8,
-            color=_SOFT,
+            fontsize=canvas.text - 1,
+            color=SOFT,
         )
-    axes.set_xlabel(
-        "← fewer bytes          mean bytes / mean bytes at quality 75  (log scale)", color=_INK, fontsize=10
-    )
-    axes.set_ylabel("agreement  (log scale of what disagrees)", color=_INK, fontsize=10)
-    axes.set_title(f"{_plain(title, 80)}\n", loc="left", color=_INK, fontsize=12.5, fontweight="bold")
-    axes.text(
-        0,
-        1.012,
-        f"{evaluation.images:,} test images that no policy saw; bars and bands: 95 % intervals; numbers: qualities",
-        transform=axes.transAxes,
-        fontsize=9,
-        color=_SOFT,
-    )
+    narrow = canvas.legend_below
+    below = _RELATIVE_TO[plane.ratio]
+    axes.set_xlabel(below if narrow else f"← fewer bytes · {below} (log scale)", color=INK, fontsize=canvas.text + 1)
+    axes.set_ylabel("agreement (log scale of what disagrees)", color=INK, fontsize=canvas.text + 1)
+    if not plane.title:  # the page says it
+        return
+    axes.set_title(f"{plain(plane.title, 80)}\n", loc="left", color=INK, fontsize=12.5, fontweight="bold")
+    axes.text(0, 1.012, plane.about, transform=axes.transAxes, fontsize=canvas.text, color=SOFT)
+
+
+def _apart(ticks: list[tuple[float, str]], canvas: Canvas) -> list[tuple[float, str]]:
+    """As many of the ticks as there is room for."""
+    return ticks[:: max(1, round(len(ticks) / (1.3 * canvas.width)))]
 
 
 def _ticks(axis: Any, places: Sequence[tuple[float, str]]) -> None:
@@ -132,76 +252,81 @@ def _ticks(axis: Any, places: Sequence[tuple[float, str]]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def _ceiling(axes: Any, row: Row, scale: _Scale) -> None:
-    axes.axhspan(scale(row.agreement.low), scale(row.agreement.high), color=_CEILING, alpha=0.12, linewidth=0, zorder=1)
+def _ceiling(axes: Any, mark: Mark, scale: _Scale) -> None:
+    agreement = mark.agreement
+    axes.axhspan(scale(agreement.low), scale(agreement.high), color=CEILING, alpha=0.12, linewidth=0, zorder=1)
     axes.axhline(
-        scale(row.agreement.mean),
-        color=_CEILING,
+        scale(agreement.mean),
+        color=CEILING,
         linestyle=(0, (6, 4)),
         linewidth=1.4,
-        label=_plain(f"ceiling: {row.name}"),
+        label=plain(f"ceiling: {mark.name}"),
         zorder=2,
     )
 
 
-def _curve(axes: Any, curve: CurveRows, scale: _Scale, colour: str, first: bool) -> None:
-    points = sorted(curve.points, key=lambda row: row.total_ratio_75.mean)
-    x = [row.total_ratio_75.mean for row in points]
-    y = [scale(row.agreement.mean) for row in points]
+def _line(axes: Any, line: Line, scale: _Scale, colour: str, names: Iterator[str], canvas: Canvas, first: bool) -> None:
+    x, y = [mark.ratio.mean for mark in line.marks], [scale(mark.agreement.mean) for mark in line.marks]
+    order = np.argsort(x, kind="stable")
+    sorted_x = np.array(x)[order]
     axes.plot(
-        x,
-        y,
+        sorted_x,
+        np.array(y)[order],
         color=colour,
         linewidth=1.8,
         marker=".",
         markersize=6,
         linestyle="-" if first else "--",
         zorder=3,
-        label=_plain(curve.name),
+        label=plain(line.name),
     )
+    for left, top in zip(x, y):
+        axes.plot([left], [top], color=colour, marker=".", markersize=6, gid=next(names), zorder=3)
     if first:
-        low, high = ([scale(getattr(row.agreement, end)) for row in points] for end in ("low", "high"))
-        axes.fill_between(x, low, high, color=colour, alpha=0.07, linewidth=0, zorder=1)
+        low, high = ([scale(getattr(mark.agreement, end)) for mark in line.marks] for end in ("low", "high"))
+        axes.fill_between(sorted_x, np.array(low)[order], np.array(high)[order], color=colour, alpha=0.07, linewidth=0)
     last: Optional[tuple[float, float]] = None
-    for row, place in zip(points, axes.transData.transform(np.column_stack([x, y]))):
-        if last is not None and np.hypot(place[0] - last[0], place[1] - last[1]) < 0.2 * _DPI:
+    places = axes.transData.transform(np.column_stack([x, y]))
+    for index in order:
+        place = places[index]
+        if last is not None and np.hypot(place[0] - last[0], place[1] - last[1]) < 0.022 * canvas.text * _DPI:
             continue
         last = tuple(place)
         axes.annotate(
-            row.name,
-            (row.total_ratio_75.mean, scale(row.agreement.mean)),
+            line.marks[index].name,
+            (x[index], y[index]),
             (6, -10) if first else (-6, 5),
             textcoords="offset points",
             ha="left" if first else "right",
-            fontsize=7.5,
+            fontsize=canvas.text - 1.5,
             color=colour,
             parse_math=False,
             zorder=3,
         )
 
 
-def _strategy(axes: Any, row: Row, scale: _Scale, index: int) -> None:
-    ratio = row.total_ratio_75
-    colour = _COLOURS[index % len(_COLOURS)]
-    marker = {ORACLE: "*", VERIFIED: "D"}.get(row.kind, _MARKERS[index % len(_MARKERS)])
-    axes.errorbar(
+def _point(axes: Any, mark: Mark, scale: _Scale, index: int, name: str) -> None:
+    ratio = mark.ratio
+    shape, size = _SHAPES.get(mark.kind, (_MARKERS[index % len(_MARKERS)], 8))
+    drawn = axes.errorbar(
         [ratio.mean],
-        [scale(row.agreement.mean)],
+        [scale(mark.agreement.mean)],
         xerr=np.array([[ratio.mean - ratio.low], [ratio.high - ratio.mean]]),
-        yerr=scale.bars(row.agreement),
-        color=colour,
-        marker=marker,
-        markersize=13 if row.kind == ORACLE else 8,
+        yerr=scale.bars(mark.agreement),
+        color=COLOURS[index % len(COLOURS)],
+        marker=shape,
+        markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.8,
         linestyle="none",
         elinewidth=1.3,
-        label=_plain(row.name),
-        zorder=4,
+        label=plain(mark.name),
+        zorder=5 if mark.kind == RUN else 4,
     )
+    drawn.lines[0].set_gid(name)
 
 
-def _plain(name: str, width: int = 30) -> str:
+def plain(name: str, width: int = 30) -> str:
     """A name as a label: nothing of it is mathematics, and a long one takes several lines."""
     lines = textwrap.wrap(name, width) or [name]
     return "\n".join(lines).replace("$", r"\$")

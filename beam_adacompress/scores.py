@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import Any, Optional
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, BinaryIO, Optional
 
 import pyarrow as pa
 
@@ -66,6 +66,21 @@ def from_parquet(data: bytes, path: str) -> list[Score]:
       AdaCompressError: it holds no scores, or scores of an unknown version; `path` is for the message.
     """
     return [_score(row) for row in FORMAT.from_parquet(data, path).to_pylist()]
+
+
+def read_rows(file: BinaryIO, path: str) -> Iterator[Score]:
+    """The scores of one part without their features, a few at a time in memory.
+
+    Args:
+      file: open and seekable.
+      path: for messages.
+
+    Raises:
+      AdaCompressError: as `from_parquet`.
+    """
+    columns = [column.name for column in FORMAT.columns if column.name != "features"]
+    for batch in FORMAT.batches(file, path, columns):
+        yield from (_score({**row, "features": ()}) for row in batch.to_pylist())
 
 
 def _columns(row: Score) -> list[Any]:

@@ -1,7 +1,7 @@
 """What a run came to: a mergeable accumulator over manifest rows, and the summary made of it.
 
 Its size does not grow with the images, but for one number for each part of the manifest: counts, a histogram of the
-size ratio in steps of a thousandth, and a few examples of each kind.
+size ratio in steps of a thousandth, sizes by folder, and a few examples of each kind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from beam_adacompress.folders import Folders, Sizes
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.records import COMPRESSED, FAILED, KEPT
 from beam_adacompress.sampling import draw
@@ -41,6 +42,9 @@ class RunStats:
     statuses: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     reasons: collections.Counter[tuple[str, str]] = dataclasses.field(default_factory=collections.Counter)
     qualities: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    tables: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # of compressed images
+    policies: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # their versions
+    folders: Folders = dataclasses.field(default_factory=Folders)
     ratios: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)  # of written images
     bytes_in: int = 0  # of written images: what the results stand for
     bytes_out: int = 0
@@ -60,10 +64,18 @@ class RunStats:
             self.ratios[round(row.size_ratio * _RATIO_STEPS)] += 1
         else:
             self.bytes_failed += row.bytes_in or 0
+        written = row.is_written
+        self.folders.add(
+            row.key,
+            Sizes(1, not written, (row.bytes_in or 0) if written else 0, (row.bytes_out or 0) if written else 0),
+        )
+        if row.policy_version is not None:
+            self.policies[row.policy_version] += 1
         at_random = draw(row.key, f"examples {self.seed}")
         if row.status == COMPRESSED:
             assert row.quality is not None, row
             self.qualities[row.quality] += 1
+            self.tables[str(row.tables)] += 1
             self._offer(SAMPLE, at_random, row)
             self._offer(SAVINGS, -row.saved, row)
         else:
@@ -74,6 +86,9 @@ class RunStats:
         self.statuses += other.statuses
         self.reasons += other.reasons
         self.qualities += other.qualities
+        self.tables += other.tables
+        self.policies += other.policies
+        self.folders.merge(other.folders)
         self.ratios += other.ratios
         self.bytes_in += other.bytes_in
         self.bytes_out += other.bytes_out

@@ -562,7 +562,7 @@ def test_a_budget_that_is_spent(photographs, mine, tmp_path, capsys):
 def test_without_matplotlib_nothing_is_asked(photographs, mine, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = refused(capsys, photographs, tmp_path / "out", [mine], [f"texture?path={tmp_path / 'asked'}"])
-    assert "plots need matplotlib: pip install 'beam-adacompress[train]'" in said
+    assert "plots need matplotlib: pip install 'beam-adacompress[report]'" in said
     assert not (tmp_path / "asked").exists()
 
 

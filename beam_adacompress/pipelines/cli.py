@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Command] = {
     "serve": Command("beam_adacompress.pipelines.serve", "shrink images as they arrive, and train again on drift"),
     "providers": Command("beam_adacompress.pipelines.providers", "say where providers.yaml is, for Beam YAML"),
     "expansion-service": Command("beam_adacompress.pipelines.expansion", "serve the transforms to other languages"),
+    "report": Command("beam_adacompress.pipelines.report", "one page about a run, or about several"),
     "evaluate": Command("beam_adacompress.pipelines.evaluate", "judge policies on images that they never saw"),
 }
 

@@ -76,7 +76,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     check_limits(job.asking, job.cache, options)
     check_reachable("an evaluation", options, output=job.output, cache=job.cache)
     if importlib.util.find_spec("matplotlib") is None:
-        raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[train]'")
+        raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[report]'")
     if not job.overwrite and files.status(job.json) is not None:
         raise AdaCompressError(f"{job.output} holds an evaluation already: choose another --output, or --overwrite it")
 
@@ -302,22 +302,6 @@ def _about(
     }
 
 
-def _flat(about: Mapping[str, Any]) -> dict[str, str]:
-    """For people: one line for each policy and backend, and nothing of what was not asked for."""
-    lines: dict[str, str] = {}
-    for name, value in about.items():
-        if name in ("backends", "policies"):
-            kind = {"backends": "backend", "policies": "policy"}[name]
-            lines |= {f"{kind} {each}": _words(its) for each, its in value.items()}
-        elif value is not None:
-            lines[name] = _words(value) if isinstance(value, dict) else str(value)
-    return lines
-
-
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
 def _write(job: EvaluateJob, found: Mapping[str, Evaluation], about: Mapping[str, Any]) -> None:
     """Writes the files, evaluation.json last; those of an earlier evaluation are gone before.
 
@@ -328,7 +312,7 @@ def _write(job: EvaluateJob, found: Mapping[str, Evaluation], about: Mapping[str
         files.delete([file.path for file in files.listing(job.output) if job.is_ours(file.path)])
         for name, evaluation in found.items():
             files.write(job.plot(name), plots.rate_agreement(evaluation, name), job.work, "image/png")
-        page = evaluation_report.render(found, _flat(about)).encode()
+        page = report.render(report.Content(evaluated=[report.EvaluationRun(found, about, job.output)])).encode()
         files.write(job.report, page, job.work, "text/html; charset=utf-8")
         files.write(job.json, to_json(found, about).encode(), job.work, "application/json")
     except OSError as error:

@@ -162,13 +162,23 @@ class Corpus:
         self, folder: RunFolder, options: Mapping[str, Any], versions: Mapping[str, str], started: float
     ) -> sinks.FinishRun:
         """The transform that ends a run over it; arguments as for FinishRun."""
-        form = self.shard_format()
-        if form is None:
-            pair = functools.partial(sinks.before_and_after, folder, self.root)
-        else:
-            pair = functools.partial(before_and_after, folder, self.root, form)
         also = functools.partial(write_list, folder, self.input, self.image_field) if self.kind == LIST else None
-        return sinks.FinishRun(folder, pair, options, versions, started, also)
+        return sinks.FinishRun(folder, self.pair(folder), options, versions, started, also)
+
+    def pair(self, folder: RunFolder, root: Optional[str] = None) -> sinks.Pair:
+        """What gives the original and the result of a row of the manifest, for a report.
+
+        Args:
+          folder: of the run.
+          root: folder that the keys are relative to, if it is another one by now.
+
+        Raises:
+          AdaCompressError: a list cannot be read.
+        """
+        form, root = self.shard_format(), root or self.root
+        if form is None:
+            return functools.partial(sinks.before_and_after, folder, root)
+        return functools.partial(before_and_after, folder, root, form)
 
 
 @dataclasses.dataclass

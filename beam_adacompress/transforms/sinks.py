@@ -311,7 +311,7 @@ def _finish(
     if also is not None:
         also()
     content = summary.summarise(stats, options, versions, time.time() - started)
-    page = report.render(content, stats, pair)
+    page = report.render(report.Content([report.CompressRun(folder.output, stats, pair, content)]))
     folder.write(folder.report, page.encode(), "text/html")
     folder.write(folder.summary, json.dumps(content, indent=1).encode(), "application/json")
     files.delete([folder.rows, folder.scratch])

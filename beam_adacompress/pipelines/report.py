@@ -1,0 +1,154 @@
+"""`adacompress report`: one page about a run, or about several.
+
+DIR ... ─▶ report_sources (reads, a few rows at a time) ─▶ report.Content ─▶ report.render ─▶ FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Optional
+
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_adacompress import report
+from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.pipelines import report_sources
+from beam_adacompress.pipelines.options import Parser, UsageError, absolute, check_beam_options
+from beam_adacompress.pipelines.report_sources import COMPRESS, EVALUATION, POLICIES, SCORE, SERVE, Source
+from beam_adacompress.report import Content, PolicyHistory
+from beam_adacompress.transforms import files
+
+_NAME = "report.html"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportJob:
+    """One report; the fields are the arguments of `adacompress report`.
+
+    Args:
+      runs: folders: the output of compress, score, serve or evaluate, or of published policies; all in one page. The
+        scores in OUTPUT/score of a compress run come along.
+      output: the file; None for report.html in the first folder.
+      originals: folder that the keys are relative to, if the originals have moved; None for where each run found them.
+
+    Raises:
+      ValueError: no run is given, one is given twice, or originals are given for several runs of images.
+    """
+
+    runs: Sequence[str]
+    output: Optional[str] = None
+    originals: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if not self.runs or not all(self.runs):
+            raise ValueError("a report is about at least one run: give its folder")
+        if twice := [run for index, run in enumerate(self.runs) if run in self.runs[:index]]:
+            raise ValueError(f"{twice[0]} is given twice")
+        if self.output is not None and self.output in self.runs:
+            raise ValueError(f"output is the file of the report, and {self.output} is a run: give a name in it")
+
+    @property
+    def file(self) -> str:
+        """Where the report goes."""
+        return files.join(self.runs[0], _NAME) if self.output is None else self.output
+
+    def content(self) -> Content:
+        """What there is to show.
+
+        Raises:
+          AdaCompressError: a folder holds no run, or one that cannot be read.
+        """
+        sources = [report_sources.source_of(run) for run in self.runs]
+        given = {source.path for source in sources}
+        for source in list(sources):  # what compress --score-with scored
+            beside = files.join(source.path, "score")
+            if (
+                source.kind == COMPRESS
+                and beside not in given
+                and files.exists(files.join(beside, "_adacompress/run.json"))
+            ):
+                sources.append(report_sources.source_of(beside))
+        images = [source for source in sources if source.kind in (COMPRESS, SERVE)]
+        if self.originals is not None and len(images) > 1:
+            raise ValueError(f"originals is about one run, and {len(images)} are given")
+        compressed = [report_sources.compressed(source, self.originals) for source in images]
+        wanted = {key for run in compressed for key in report_sources.shown_keys(run)}
+        scored = [report_sources.scored(each, wanted, self.originals) for each in _of(sources, SCORE, SERVE)]
+        policies = [report_sources.published(source) for source in _of(sources, POLICIES)]
+        if not scored:
+            learned = [report_sources.learned_from(source) for source in _of(sources, POLICIES)]
+            scored = [each for each in learned if each is not None]
+        again: list[PolicyHistory] = [report_sources.retrained(source) for source in _of(sources, SERVE)]
+        return Content(
+            compressed,
+            scored,
+            [report_sources.evaluated(source) for source in _of(sources, EVALUATION)],
+            [*policies, *(each for each in again if each.retrained)],
+        )
+
+    def write(self) -> str:
+        """Writes the report, and returns where it is.
+
+        Raises:
+          AdaCompressError: a run cannot be read, or the report cannot be written.
+        """
+        page = report.render(self.content()).encode()
+        folder = self.file.rpartition("/")[0]
+        scratch = files.join(folder, f".report-{uuid.uuid4().hex}")
+        try:
+            files.write(self.file, page, scratch, "text/html; charset=utf-8")
+        except OSError as error:
+            raise AdaCompressError(f"the report {self.file} cannot be written: {error.strerror or error}") from error
+        finally:
+            files.delete([scratch])
+        return self.file
+
+
+def _of(sources: Sequence[Source], *kinds: str) -> list[Source]:
+    return [source for source in sources if source.kind in kinds]
+
+
+def run(argv: Optional[Sequence[str]] = None) -> int:
+    """Runs `adacompress report ARGV` and returns its exit status.
+
+    Raises:
+      AdaCompressError: there is nothing to report on, or it cannot be read or written.
+    """
+    given = _parsed(sys.argv[1:] if argv is None else argv)
+    try:
+        job = ReportJob(
+            [absolute(each) for each in given.runs],
+            given.output and absolute(given.output),
+            given.originals and absolute(given.originals),
+        )
+        print(f"report: {job.write()}")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return 0
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line, and lets filesystems know the options of Beam in it."""
+    parser = Parser(
+        prog="adacompress report",
+        description="Write one self-contained HTML page about a run, or about several.",
+        epilog="Beam's options for filesystems work as well, e.g. --impersonate_service_account=ACCOUNT.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="DIR",
+        help="the output of adacompress compress, score, serve or evaluate, or a folder of published policies; several "
+        "come into one page",
+    )
+    parser.add_argument("--output", metavar="FILE", help=f"the page (not given: {_NAME} in the first DIR)")
+    parser.add_argument("--originals", metavar="FOLDER", help="where the originals are, if they have moved")
+    given, rest = parser.parse_known_args(list(argv))
+    check_beam_options(rest, parser)
+    FileSystems.set_options(PipelineOptions(rest))
+    return given
