@@ -199,7 +199,12 @@ class _Scale:
     def bars(self, interval: Interval) -> NDArray[np.float64]:
         """Lengths of an error bar below and above, `(2, 1)`."""
         low, middle, high = (self(each) for each in (interval.low, interval.mean, interval.high))
-        return np.array([[middle - low], [high - middle]])
+        return _lengths(low, middle, high)
+
+
+def _lengths(low: float, middle: float, high: float) -> NDArray[np.float64]:
+    """Of an error bar; rounding makes none of them negative."""
+    return np.array([[max(0.0, middle - low)], [max(0.0, high - middle)]])
 
 
 def _frame(axes: Any, plane: Plane, scale: _Scale, canvas: Canvas) -> None:
@@ -311,7 +316,7 @@ def _point(axes: Any, mark: Mark, scale: _Scale, index: int, name: str) -> None:
     drawn = axes.errorbar(
         [ratio.mean],
         [scale(mark.agreement.mean)],
-        xerr=np.array([[ratio.mean - ratio.low], [ratio.high - ratio.mean]]),
+        xerr=_lengths(ratio.low, ratio.mean, ratio.high),
         yerr=scale.bars(mark.agreement),
         color=COLOURS[index % len(COLOURS)],
         marker=shape,

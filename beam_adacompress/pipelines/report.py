@@ -6,6 +6,7 @@ DIR ... ─▶ report_sources (reads, a few rows at a time) ─▶ report.Conten
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 import uuid
@@ -19,7 +20,7 @@ from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import report_sources
 from beam_adacompress.pipelines.options import Parser, UsageError, absolute, check_beam_options
-from beam_adacompress.pipelines.report_sources import COMPRESS, EVALUATION, POLICIES, SCORE, SERVE, Source
+from beam_adacompress.pipelines.report_sources import BESIDE, COMPRESS, EVALUATION, POLICIES, SCORE, SERVE, Source
 from beam_adacompress.report import Content, PolicyHistory
 from beam_adacompress.transforms import files
 
@@ -37,7 +38,7 @@ class ReportJob:
       originals: folder that the keys are relative to, if the originals have moved; None for where each run found them.
 
     Raises:
-      ValueError: no run is given, one is given twice, or originals are given for several runs of images.
+      ValueError: no run is given, one is given twice, or the output is one of them.
     """
 
     runs: Sequence[str]
@@ -60,13 +61,14 @@ class ReportJob:
     def content(self) -> Content:
         """What there is to show.
 
-        Raises:
-          AdaCompressError: a folder holds no run, or one that cannot be read.
+          Raises:
+            UsageError: originals are given for several runs of images.
+        AdaCompressError: a folder holds no run, or one that cannot be read.
         """
         sources = [report_sources.source_of(run) for run in self.runs]
         given = {source.path for source in sources}
         for source in list(sources):  # what compress --score-with scored
-            beside = files.join(source.path, "score")
+            beside = files.join(source.path, BESIDE)
             if (
                 source.kind == COMPRESS
                 and beside not in given
@@ -75,7 +77,7 @@ class ReportJob:
                 sources.append(report_sources.source_of(beside))
         images = [source for source in sources if source.kind in (COMPRESS, SERVE)]
         if self.originals is not None and len(images) > 1:
-            raise ValueError(f"originals is about one run, and {len(images)} are given")
+            raise UsageError(f"originals is about one run, and {len(images)} are given")
         compressed = [report_sources.compressed(source, self.originals) for source in images]
         wanted = {key for run in compressed for key in report_sources.shown_keys(run)}
         scored = [report_sources.scored(each, wanted, self.originals) for each in _of(sources, SCORE, SERVE)]
@@ -105,7 +107,8 @@ class ReportJob:
         except OSError as error:
             raise AdaCompressError(f"the report {self.file} cannot be written: {error.strerror or error}") from error
         finally:
-            files.delete([scratch])
+            with contextlib.suppress(OSError):
+                files.delete([scratch])
         return self.file
 
 
@@ -126,9 +129,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
             given.output and absolute(given.output),
             given.originals and absolute(given.originals),
         )
-        print(f"report: {job.write()}")
     except ValueError as error:
         raise UsageError(str(error)) from error
+    print(f"report: {job.write()}")
     return 0
 
 

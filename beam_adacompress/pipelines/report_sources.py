@@ -27,6 +27,7 @@ from beam_adacompress.transforms.score_sinks import ScoreFolder
 from beam_adacompress.transforms.serve_sinks import ServeFolder
 
 COMPRESS, SCORE, SERVE = RunFolder.FORMAT, ScoreFolder.FORMAT, ServeFolder.FORMAT
+BESIDE = "score"  # where compress --score-with puts its scores, in its own output
 EVALUATION, POLICIES = "adacompress.evaluation", "adacompress.latest"
 
 _SUMMARIES = {
@@ -246,12 +247,16 @@ def scored(source: Source, wanted: Collection[str], originals: Optional[str]) ->
 
 
 def _scored_run(source: Source) -> Optional[Source]:
-    """The compress run that a score run is of; None where it is gone."""
-    try:
-        found = source_of(str(source.options.get("input", "")))
-    except AdaCompressError:
-        return None
-    return found if found.kind == COMPRESS else None
+    """The compress run that a score run is of: the one that it lies in, which may have moved, or the one it was given.
+
+    None where that is gone.
+    """
+    around, _, name = source.path.rpartition("/")
+    for path in ([around] if name == BESIDE else []) + [str(source.options.get("input") or "")]:
+        with contextlib.suppress(AdaCompressError):
+            if path and (found := source_of(path)).kind == COMPRESS:
+                return found
+    return None
 
 
 def _rows_of(source: Source, keys: Collection[str]) -> dict[str, ManifestRow]:
