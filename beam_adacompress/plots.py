@@ -35,6 +35,9 @@ CEILING = "#e69f00"
 _AGREEMENT_TICKS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999)
 _RATIO_TICKS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 
+_LEAST_TICKS = 3
+_TICK_WIDTH = 0.55  # inches of a figure, with its margins
+
 TO_75, TO_ORIGINAL = "total_ratio_75", "mean_ratio"  # fields of evaluation.Row: what bytes are relative to
 _RELATIVE_TO = {TO_75: "mean bytes / mean bytes at quality 75", TO_ORIGINAL: "mean of bytes / bytes of the original"}
 _IN_WORDS = {TO_75: "of the bytes at quality 75", TO_ORIGINAL: "of the original's bytes"}
@@ -216,7 +219,7 @@ def _frame(axes: Any, plane: Plane, scale: _Scale, canvas: Canvas) -> None:
     axes.set_xlim(lowest / 1.12, highest * 1.12)
     axes.set_ylim(max(0.0, bottom - 0.12), scale.top + 0.12)
     left, right = axes.get_xlim()
-    _ticks(axes.xaxis, _apart([(each, f"{each:g}") for each in _RATIO_TICKS if left <= each <= right], canvas))
+    _ticks(axes.xaxis, _ratio_ticks(left, right, canvas))
     low = axes.get_ylim()[0]
     levels = [(scale(each), f"{each:g}") for each in _AGREEMENT_TICKS if low <= scale(each) < scale.top - 0.12]
     _ticks(axes.yaxis, [*levels, (scale.top, "1.0")])
@@ -247,9 +250,17 @@ def _frame(axes: Any, plane: Plane, scale: _Scale, canvas: Canvas) -> None:
     axes.text(0, 1.012, plane.about, transform=axes.transAxes, fontsize=canvas.text, color=SOFT)
 
 
-def _apart(ticks: list[tuple[float, str]], canvas: Canvas) -> list[tuple[float, str]]:
-    """As many of the ticks as there is room for."""
-    return ticks[:: max(1, round(len(ticks) / (1.3 * canvas.width)))]
+def _ratio_ticks(left: float, right: float, canvas: Canvas) -> list[tuple[float, str]]:
+    """Round ratios between two, as many as there is room for; where there are hardly any, others."""
+    inside = [each for each in _RATIO_TICKS if left <= each <= right]
+    if len(inside) < _LEAST_TICKS:
+        inside = [float(f"{each:.2g}") for each in np.geomspace(left * 1.02, right / 1.02, 4)]
+    gap = np.log(right / left) * _TICK_WIDTH / canvas.width
+    kept: list[float] = []
+    for each in inside:
+        if not kept or np.log(each / kept[-1]) >= gap:
+            kept.append(each)
+    return [(each, f"{each:g}") for each in kept]
 
 
 def _ticks(axis: Any, places: Sequence[tuple[float, str]]) -> None:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Optional
 
+from PIL import features
+
 from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
 from beam_adacompress.manifest import ManifestRow
@@ -17,12 +19,12 @@ BUDGET = 2_200_000  # bytes of data URIs in one page
 
 # An image is embedded as it is up to these; else both sides are made again, and small, so that the page stays small.
 _LARGEST_BYTES = 64_000
-_LARGEST_SIDE = 640  # pixels
-_QUALITY = 82
+_LARGEST_SIDE = 512  # pixels
+_QUALITY = 85
+_FORM = "WEBP" if features.check("webp") else "JPEG"
 _SHOWN_BY_BROWSERS = {"image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"}
 
 GONE = "Its original or its result is not where it was, so there is nothing to show."
-FULL = "Left out, so that the page stays small."
 
 Pair = Callable[[ManifestRow], Optional[tuple[bytes, bytes]]]  # the original's and the result's bytes
 
@@ -45,9 +47,13 @@ class Gallery:
 
     Args:
       budget: bytes of data URIs.
+
+    Attributes:
+      left_out: pictures for which there was no room.
     """
 
     def __init__(self, budget: int = BUDGET) -> None:
+        self.left_out = 0
         self._left = budget
         self._shown: set[tuple[str, str]] = set()  # run and key
 
@@ -67,26 +73,26 @@ class Gallery:
             name = (run, row.key)
             if most <= 0:
                 return
-            if name not in self._shown:
-                self._shown.add(name)
-                most -= 1
-                yield self._picture(row, pair, seen.get(row.key))
+            if name in self._shown:
+                continue
+            self._shown.add(name)
+            most -= 1
+            picture = self._picture(row, pair, seen.get(row.key))
+            size = len(picture.before or "") + len(picture.after or "")
+            if size > self._left:
+                self.left_out += 1
+                continue
+            self._left -= size
+            yield picture
 
     def _picture(self, row: ManifestRow, pair: Pair, seen: Optional[Seen]) -> Picture:
-        if self._left <= 0:
-            return Picture(row, seen, why=FULL)
         loaded = pair(row)
         if loaded is None:
             return Picture(row, seen, why=GONE)
         try:
-            picture = _shown(row, seen, loaded[:1] if row.status == KEPT else loaded)
+            return _shown(row, seen, loaded[:1] if row.status == KEPT else loaded)
         except ImageError as error:  # e.g. a kept 12-bit JPEG
             return Picture(row, seen, why=f"It cannot be shown: {error.message}.")
-        size = len(picture.before or "") + len(picture.after or "")
-        if size > self._left:
-            return Picture(row, seen, why=FULL)
-        self._left -= size
-        return picture
 
 
 def _shown(row: ManifestRow, seen: Optional[Seen], sides: tuple[bytes, ...]) -> Picture:
@@ -101,8 +107,8 @@ def _shown(row: ManifestRow, seen: Optional[Seen], sides: tuple[bytes, ...]) -> 
         pixels = source.pixels()
         pixels.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
         buffer = io.BytesIO()
-        pixels.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-        uris.append(_uri("image/jpeg", buffer.getvalue()))
+        pixels.save(buffer, _FORM, quality=_QUALITY)
+        uris.append(_uri(f"image/{_FORM.lower()}", buffer.getvalue()))
         size = pixels.size
     return Picture(row, seen, uris[0], uris[1] if len(uris) > 1 else None, *size, scaled=too_wide)
 

@@ -82,6 +82,7 @@ def render(content: Content) -> str:
         over_time=over_time.section(content),
         losses=[_losses(run) for run in content.scored],
         albums=[*_worst(content.scored, gallery), *_albums(content.compressed, gallery, seen)],
+        gallery=gallery,
         unscored=[(run, [Failures(*each) for each in run.tally.unscored()]) for run in content.scored],
         costs=[cost for run in content.scored if (cost := _cost(run))],
         about=list(_about(content)),
