@@ -62,6 +62,17 @@ def test_from_bucket_to_bucket_and_on_again(bucket, compress):
     assert isinstance(one.updated, datetime.datetime)
 
 
+def test_a_report_in_a_bucket_of_a_run_in_a_bucket(bucket, compress, tmp_path):
+    bucket.blob("of/a.jpg").upload_from_string(encoded(picture()))
+    assert compress("gs://photos/of", "gs://photos/reported") == 0
+    bucket.delete_blob("reported/report.html")
+    assert cli.main(["report", "gs://photos/reported", "--output", "gs://photos/pages/one.html"]) == 0
+    page = bucket.get_blob("pages/one.html")
+    assert page.content_type == "text/html; charset=utf-8"
+    assert page.download_as_bytes().count(b'class="flip"') == 1
+    assert names(bucket, "pages/") == ["pages/one.html"]
+
+
 def test_a_glob_in_a_bucket_and_a_local_output(bucket, compress, tmp_path):
     for name in ("glob/a.jpg", "glob/b.png", "glob/sub/c.jpg"):
         bucket.blob(name).upload_from_string(encoded(picture()))

@@ -84,6 +84,7 @@ def test_a_compress_run_can_be_scored_in_the_same_pipeline(corpus, compress, tmp
     said = capsys.readouterr().out
     assert "6 of 6 images compressed" in said
     assert "4 of 6 images scored with replay" in said
+    assert "on 50.0 % of them" in (tmp_path / "out" / "report.html").read_text()
     # Scoring is no part of what makes the images: with other scoring the same run goes on.
     assert compress(corpus, tmp_path / "out", "--score-with", backend, "--sample-rate", "0.5", "--salt", "x") == 0
     assert summary_of(tmp_path / "out" / "score")["options"]["sample_rate"] == 0.5

@@ -39,7 +39,7 @@ from beam_adacompress.pipelines.options import (
 )
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
 from beam_adacompress.pipelines.progress import Compressing, Progress
-from beam_adacompress.pipelines.report import ReportJob
+from beam_adacompress.pipelines.report import report_on_scores
 from beam_adacompress.pipelines.retrain import came_of, relearn, report_on
 from beam_adacompress.pipelines.retrain_job import ON_DRIFT, RetrainJob, RetrainOnDriftOptions, retraining_of
 from beam_adacompress.pipelines.score import conclude, score
@@ -187,21 +187,13 @@ def execute(
         calls = local.counted(result, "ChooseQuality", "calls")
         print(f"verified with {', '.join(job.verify)}: {calls} calls, {calls / asked:.1f} an image")
     if score_job is not None:
-        _report_scores(job)
+        report_on_scores(job.output)
         conclude(score_job)
     if retraining is not None:
         report_on(came_of(relearning), retraining.logs)
     images = json.loads(files.read(folder.summary))["images"]
     check_failures(images["failed"], images["total"], job.max_failures)
     return 0
-
-
-def _report_scores(job: CompressJob) -> None:
-    """Writes the report again, with what the scores say."""
-    try:
-        ReportJob([job.output]).write()
-    except AdaCompressError as error:  # images and scores are there; the page is only about them
-        print(f"the report tells nothing of the scores: {error}", file=sys.stderr)
 
 
 def _count_images(job: CompressJob, up_to: Optional[int]) -> Optional[int]:

@@ -112,6 +112,18 @@ class ReportJob:
         return self.file
 
 
+def report_on_scores(run: str) -> Optional[str]:
+    """Writes the report of a run when its scores are there, and returns where it is.
+
+    None where that fails, which is said: images and scores are there, and the page is only about them.
+    """
+    try:
+        return ReportJob([run]).write()
+    except AdaCompressError as error:
+        print(f"there is no report of the scores: {error}", file=sys.stderr)
+        return None
+
+
 def _of(sources: Sequence[Source], *kinds: str) -> list[Source]:
     return [source for source in sources if source.kind in kinds]
 

@@ -355,10 +355,10 @@ def retrained(source: Source) -> PolicyHistory:
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """Turns what a filesystem reports, and rows of other fields, into a sentence of ours."""
+    """Turns what a filesystem reports, and content of another shape, into a sentence of ours."""
     try:
         yield
     except OSError as error:
         raise AdaCompressError(f"the run {path} cannot be read: {error.strerror or error}") from error
-    except TypeError as error:
-        raise AdaCompressError(f"the run {path} is damaged: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise AdaCompressError(f"the run {path} is damaged: {error!r}") from error

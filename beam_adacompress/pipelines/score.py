@@ -26,6 +26,7 @@ from beam_adacompress.pipelines.options import JobOptions, PlanOptions, UsageErr
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
 from beam_adacompress.pipelines.progress import Progress, Scoring
+from beam_adacompress.pipelines.report import report_on_scores
 from beam_adacompress.pipelines.score_job import (
     ScoreJob,
     ScoreOptions,
@@ -113,6 +114,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     score(pipeline | "Start" >> beam.Create([None]), job, corpus_of_run(job), started, watched)
     progress = Progress(Scoring(ScoreFolder(job.output)), sys.stderr.isatty()) if watched else contextlib.nullcontext()
     if local.run_to_end(pipeline, options, progress):
+        page = report_on_scores(job.output)
+        if page is not None:
+            print(f"report: {page}")
         conclude(job)
     return 0
 
