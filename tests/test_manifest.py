@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_adacompress import manifest
+from beam_adacompress import manifest, scores
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.manifest import ManifestRow
 
@@ -98,3 +98,21 @@ def test_size_ratio_and_saving():
     assert ROW.saved == 750
     assert FAILED.saved == 0
     assert not FAILED.is_written
+
+
+def test_parts_are_read_a_few_rows_at_a_time():
+    data = manifest.to_parquet(manifest.to_table([ROW, FAILED]))
+    assert list(manifest.read_rows(io.BytesIO(data), "x")) == [ROW, FAILED]
+    assert list(manifest.find_rows(io.BytesIO(data), "x", {FAILED.key, "elsewhere"})) == [FAILED]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PAR1", "x is no readable Parquet file: "),
+        (scores.FAILURES.to_parquet(scores.FAILURES.table([])), "x has manifest version none"),
+    ],
+)
+def test_parts_of_something_else_are_refused(data, said):
+    with pytest.raises(AdaCompressError, match=said):
+        list(manifest.read_rows(io.BytesIO(data), "x"))

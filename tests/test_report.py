@@ -10,8 +10,8 @@ from test_manifest import FAILED, ROW
 
 from beam_adacompress import report, summary, words
 from beam_adacompress.records import Choice, Label, Score
+from beam_adacompress.report import figures, timeline
 from beam_adacompress.report import page as page_module
-from beam_adacompress.report import timeline
 from beam_adacompress.report.gallery import GONE, Gallery
 from beam_adacompress.report.scored import ScoreTally
 
@@ -247,6 +247,24 @@ def test_scores_over_time_with_states_and_versions():
     assert "Bands are where the drift detector asks" in text
     said = [each["aria-label"] for tag, each in tags if tag == "g" and "reward" in each.get("aria-label", "")]
     assert said[0] == ("reward 0.750 (0.750 to 0.750), 20 scores of v1, 2023-11-14 22:13 UTC to 2023-11-14 22:45 UTC")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [
+        ("style", "font: 10px 'DejaVu Sans', sans-serif; fill: #1c2430", "font-size: 10px; fill: var(--ink)"),
+        (
+            "style",
+            "font-size: 10px; font-family: 'DejaVu Sans', 'Arial'; fill: #ffffff",
+            "font-size: 10px; fill: var(--card)",
+        ),
+        ("clip-path", "url(#p1)", "url(#n-p1)"),
+        ("{http://www.w3.org/1999/xlink}href", "#m1", "#n-m1"),
+        ("id", "axes_1", "n-axes_1"),
+    ],
+)
+def test_figures_take_the_fonts_and_colours_of_the_page(key, value, own):
+    assert figures._own(key, value, "n") == own
 
 
 def test_what_was_scored_at_once_has_no_course():

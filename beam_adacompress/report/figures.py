@@ -147,7 +147,8 @@ def _own(key: str, value: str, name: str) -> str:
         return f"#{name}-{value[1:]}"
     value = re.sub(r"url\(#", f"url(#{name}-", value)
     if key == "style":
-        value = re.sub(r"font-family: [^;]*;?|font: (?=[\d.]+px)", "", value)
+        value = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size: \1", value)  # as matplotlib before 3.10 has it
+        value = re.sub(r"font-family: [^;]*;? ?", "", value)
         value = re.sub(r"#[0-9a-f]{6}", lambda found: _THEME.get(found[0], found[0]), value)
     return value
 
