@@ -304,7 +304,9 @@ def test_the_workers_get_the_package_and_no_tensorflow(build, finished, checkout
     assert ours <= names
     assert {
         "beam_adacompress/providers.yaml",
+        "beam_adacompress/templates/report.css",
         "beam_adacompress/templates/report.html",
+        "beam_adacompress/templates/report.js",
         "beam_adacompress/jpeg/families/annexk.json",
         "beam_adacompress/policy/default/policy.json",
         "beam_adacompress/policy/default/weights.npz",
