@@ -141,7 +141,10 @@ setup(
         "pillow>=11.2",
         "protobuf>=4.23",
         "pyarrow>=14",
+        "shtab>=1.7",
         "simplejpeg>=1.8",
+        "tomli>=2; python_version < '3.11'",
+        "tomli-w>=1",
         "tqdm>=4.66",
     ],
     extras_require={

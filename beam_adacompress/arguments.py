@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import difflib
 import functools
 import numbers
 import types
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterable
+from typing import Any, Optional, Union, get_args, get_origin, get_type_hints
 
 _KINDS: dict[Any, tuple[Any, str]] = {
     bool: (bool, "true or false"),
@@ -17,6 +19,12 @@ _KINDS: dict[Any, tuple[Any, str]] = {
     type(None): (type(None), "none"),
 }
 _UNIONS = (Union, types.UnionType)
+
+
+def near(name: str, names: Iterable[str]) -> Optional[str]:
+    """A question after the nearest of some names; None where none is near."""
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {found[0]}?" if found else None
 
 
 def check_types(made: Any) -> None:

@@ -77,9 +77,11 @@ def test_wrong_usage_is_one_sentence(capsys, arguments, message):
     assert printed.count("\n") == 1
 
 
-def test_debug_shows_the_traceback():
-    with pytest.raises(cli.UsageError):
-        cli.main(["compress", "--debug"])
+def test_debug_shows_the_traceback(capsys):
+    assert cli.main(["compress", "--debug"]) == 2
+    printed = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in printed
+    assert printed.splitlines()[-1] == "adacompress: --input is missing; see adacompress compress --help"
 
 
 def test_an_error_of_a_worker_is_one_sentence(corpus, compress, monkeypatch, capsys):

@@ -98,7 +98,9 @@ def test_the_description(policy, capsys):
     version, folder = policy
     assert show(folder, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed == {"version": version, **json.loads((folder / "policy.json").read_text())}
+    assert (printed["format"], printed["format_version"]) == ("adacompress.result", 1)
+    description = json.loads((folder / "policy.json").read_text())
+    assert printed["policy"] == {"version": version, "folder": str(folder), **description}
 
 
 def test_the_policy_that_comes_with_the_package(policy, monkeypatch, capsys):
@@ -122,11 +124,11 @@ def test_a_broken_policy_is_refused_in_one_sentence(policy, capsys):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["show"], 2, "the following arguments are required: path"),
+        (["show"], 2, "the following arguments are required: policy"),
         (["show", "/nowhere"], 1, "the policy's file /nowhere/policy.json cannot be read: No such file or directory"),
         (["show", "a", "b"], 2, "unexpected argument b: see adacompress policy show --help"),
-        (["show", ""], 2, "path is empty; see adacompress policy show --help"),
-        (["shw"], 2, "unknown 'shw'; adacompress policy knows show, list, publish, rollback"),
+        (["show", ""], 2, "policy is empty; see adacompress policy show --help"),
+        (["shw"], 2, "unknown 'shw': did you mean show?; adacompress policy knows show, list, publish, rollback"),
         (["list"], 2, "the following arguments are required: root"),
         (["list", "/nowhere", "--jsn"], 2, "unknown option --jsn: did you mean --json?"),
         (["list", "nosuch://a"], 1, "nosuch://a/LATEST cannot be read: Unable to get filesystem from specified path"),
@@ -148,7 +150,7 @@ def test_wrong_usage(arguments, status, message, capsys):
 def test_usage(capsys):
     assert cli.main(["policy"]) == 0
     said = capsys.readouterr().out
-    assert "usage: adacompress policy show PATH [--json]\n" in said
+    assert "usage: adacompress policy show POLICY\n" in said
     assert "adacompress policy rollback ROOT [--to VERSION]\n" in said
 
 
@@ -201,7 +203,7 @@ def test_the_published_versions_for_programs(versions, tmp_path, capsys):
     first, second = versions
     assert cli.main(["policy", "list", str(tmp_path / "root"), "--json"]) == 0
     promise = {"target": 0.97, "confidence": 0.9}
-    assert json.loads(capsys.readouterr().out) == [
+    assert json.loads(capsys.readouterr().out)["versions"] == [
         {
             "version": second,
             "published": 1_700_000_001,
@@ -218,7 +220,8 @@ def test_the_published_versions_for_programs(versions, tmp_path, capsys):
         },
     ]
     assert cli.main(["policy", "list", str(tmp_path / "empty"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == []
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["command"], printed["exit_status"], printed["versions"]) == ("policy list", 0, [])
 
 
 def test_nothing_to_list(tmp_path, capsys):
@@ -244,7 +247,7 @@ def test_going_back_is_shown(versions, tmp_path, capsys):
         f"{first} is the latest of {root} already",
     ]
     assert show(root, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["version"] == first
+    assert json.loads(capsys.readouterr().out)["policy"]["version"] == first
     assert cli.main(["policy", "rollback", str(root), "--to", f"{second}x"]) == 1
     assert capsys.readouterr().err == f"adacompress: {root} has no version {second}x: it has {second}\n"
 

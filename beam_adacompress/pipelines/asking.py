@@ -52,13 +52,40 @@ class AskingOptions(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
-        add("--top", type=int, default=reward.TOP, help="labels among which the reference's best one has to be")
-        add("--max-calls", type=int, help="calls that the whole job makes at most, repeated ones counted")
-        add("--max-cost", type=float, metavar="USD", help="what the whole job spends at most")
-        add("--calls-per-second", type=float, help="of all workers together")
+        add(
+            "--top",
+            type=int,
+            default=reward.TOP,
+            metavar="LABELS",
+            help="how many labels of the result the best one of the original has to be among",
+        )
+        add(
+            "--max-calls",
+            type=int,
+            metavar="CALLS",
+            help="that the whole job makes at most, repeated ones counted (not given: no limit)",
+        )
+        add("--max-cost", type=float, metavar="USD", help="what the whole job spends at most (not given: no limit)")
+        add(
+            "--calls-per-second",
+            type=float,
+            metavar="CALLS",
+            help="of all workers together in a second, at most (not given: no limit)",
+        )
         add("--timeout", type=float, default=Asking.timeout, metavar="SECONDS", help="after which a call is given up")
-        add("--retries", type=int, default=Asking.retries, help="of a call that failed and may succeed later")
-        add("--concurrency", type=int, help="calls at once in each worker; 16, or 1 for a model in the worker")
+        add(
+            "--retries",
+            type=int,
+            default=Asking.retries,
+            metavar="CALLS",
+            help="in the place of a call that failed and may succeed later",
+        )
+        add(
+            "--concurrency",
+            type=int,
+            metavar="CALLS",
+            help="at once in each worker (not given: 16, or 1 for a model in the worker)",
+        )
         add(
             "--cache",
             metavar="FOLDER",
@@ -76,7 +103,9 @@ class BackendOptions(PipelineOptions):
         adder(parser)(
             "--backend",
             action="append",
-            help=f"what to ask, e.g. google-vision or litert:model.tflite?labels=names.txt; one of {known}",
+            metavar="BACKEND",
+            help=f"what to ask, e.g. google-vision or litert:model.tflite?labels=names.txt; one of {known}; for "
+            "train and evaluate several may be given (not given: tables fit alone can do without)",
         )
 
 

@@ -29,17 +29,19 @@ from beam_adacompress.pipelines import dry_run, local
 from beam_adacompress.pipelines.asking import AskingOptions, check_limits, check_reachable
 from beam_adacompress.pipelines.compress_job import CompressJob, CompressOptions
 from beam_adacompress.pipelines.dry_run import DryRunOptions, dry_run_of
+from beam_adacompress.pipelines.job_file import Record
 from beam_adacompress.pipelines.options import (
+    CommandLine,
     JobOptions,
     PlanOptions,
     UsageError,
     absolute,
     check_failures,
-    parse,
 )
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
 from beam_adacompress.pipelines.progress import Compressing, Progress
 from beam_adacompress.pipelines.report import report_on_scores
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.retrain import came_of, relearn, report_on
 from beam_adacompress.pipelines.retrain_job import ON_DRIFT, RetrainJob, RetrainOnDriftOptions, retraining_of
 from beam_adacompress.pipelines.score import conclude, score
@@ -62,6 +64,13 @@ OPTIONS = (
     DryRunOptions,
 )
 REQUIRED = ("--input", "--output")
+LINE = CommandLine(
+    "adacompress compress",
+    "Compress a folder or bucket of images as JPEG for the machines that look at them.",
+    OPTIONS,
+    REQUIRED,
+)
+LINES = {"": LINE}
 
 
 def compress(
@@ -101,13 +110,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
       AdaCompressError: the job cannot run, or failed.
     """
     started = time.time()
-    values, rest = parse(
-        "adacompress compress",
-        "Compress a folder or bucket of images as JPEG for the machines that look at them.",
-        OPTIONS,
-        REQUIRED,
-        sys.argv[1:] if argv is None else argv,
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    values, rest = LINE.parse(given)
     for name in ("input", "output", "cache", "publish", "logs"):
         values[name] = values[name] and absolute(values[name])
     drift = {name: values.pop(name) for name in ON_DRIFT}  # which Beam does not know
@@ -123,7 +127,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         FileSystems.set_options(options)
         _count_images(job, up_to=1)
         return dry_run.run(job, rehearsal, options, rest)
-    return execute(job, options, rest, started, retraining)
+    return execute(job, options, rest, started, retraining, Record(LINE, given))
 
 
 def execute(
@@ -132,6 +136,7 @@ def execute(
     flags: Sequence[str],
     started: float,
     retraining: Optional[RetrainJob] = None,
+    record: Optional[Record] = None,
 ) -> int:
     """Runs a job, shows its progress if it is local, and prints what it came to.
 
@@ -140,6 +145,7 @@ def execute(
       options, flags: of Beam, and the command line behind them.
       started: when the job began, in seconds since the epoch.
       retraining: of the policy, by the scores of this job; None for none.
+      record: written into the output; None for none.
 
     Raises:
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
@@ -166,6 +172,9 @@ def execute(
     folder = job.corpus.folder(job.output)
     is_dry = local.is_dry(options)
     resume = not is_dry and folder.prepare(job.options(), versions(), job.overwrite)
+    if record is not None and not is_dry:
+        # A later run is to take the same version, unless it is to go on from what has been learned since.
+        record.write(job.output, folder.scratch, **({} if retraining else {"policy": [job.policy]}))
     attempt = uuid.uuid4().hex
     relearning = files.join(folder.work, f"relearn-{attempt}")
     pipeline = beam.Pipeline(runner, options)
@@ -185,6 +194,7 @@ def execute(
     _conclude(folder, policy, bool(job.verify))
     if job.verify and (asked := local.counted(result, "ChooseQuality", "images_in")):
         calls = local.counted(result, "ChooseQuality", "calls")
+        tell(verified={"backends": job.verify, "calls": calls, "images": asked})
         print(f"verified with {', '.join(job.verify)}: {calls} calls, {calls / asked:.1f} an image")
     if score_job is not None:
         report_on_scores(job.output)
@@ -213,6 +223,9 @@ def _count_images(job: CompressJob, up_to: Optional[int]) -> Optional[int]:
 def _conclude(folder: RunFolder, policy: Optional[Policy], verified: bool) -> None:
     content = json.loads(files.read(folder.summary))
     images, size = content["images"], content["bytes"]
+    tell(summary=content, output=folder.output, manifest=folder.manifest, report=folder.report)
+    if policy is not None:
+        tell(policy={"version": policy.version, "promise": policy.promise, "backends": policy.artefact.backends})
     saved = f"{100 * size['saved'] / size['in']:.1f} % saved" if size["in"] else "nothing saved"
     print(
         f"{images['compressed']} of {images['total']} images compressed, {images['kept']} kept, "

@@ -15,6 +15,7 @@ from beam_adacompress.formats import FORMATS
 from beam_adacompress.jpeg.metadata import POLICIES
 from beam_adacompress.jpeg.native import ENGINES
 from beam_adacompress.jpeg.settings import SUBSAMPLINGS
+from beam_adacompress.jpeg.tables import ANNEXK
 from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.score_job import ScoreJob, Scoring, is_below
@@ -177,10 +178,17 @@ class CompressOptions(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
-        add("--quality", type=int, help="one JPEG quality for every image, 1 to 100, in the place of a policy")
+        add(
+            "--quality",
+            type=int,
+            metavar="QUALITY",
+            help="one JPEG quality for every image, 1 to 100, in the place of a policy (not given: the policy chooses)",
+        )
         add(
             "--tables",
-            help=f"quantisation tables of that quality: {', '.join(jpeg.FAMILIES)}, or a fitted family's file",
+            metavar="NAME",
+            help=f"quantisation tables of that quality: {', '.join(jpeg.FAMILIES)}, or a fitted family's file (not "
+            f"given: {ANNEXK})",
         )
         add(
             "--explore",
@@ -215,27 +223,29 @@ class CompressOptions(PipelineOptions):
             "--min-saving",
             type=float,
             default=jpeg.Settings.min_saving,
+            metavar="SHARE",
             help="share of the bytes that must be saved, else the original is kept",
         )
         add(
             "--max-pixels",
             type=int,
             default=jpeg.Settings.max_pixels,
+            metavar="PIXELS",
             help="larger images (width x height) are reported as failed",
         )
         add(
             "--format",
             choices=FORMATS,
             help="of the input: files of one image each; shards of many, tfrecord (tf.train.Example), parquet or "
-            "webdataset (tar); or list, a CSV or Parquet file with URIs; by default as its name ends, else files",
+            "webdataset (tar); or list, a CSV or Parquet file with URIs (not given: as its name ends, else files)",
         )
         add(
             "--image-field",
             metavar="NAME",
             help="where the image, or its URI, is: the feature of an Example (default image/encoded), the column of a "
-            "Parquet file or a list, the extensions in a tar ('jpg;png'); by default the one that is there",
+            "Parquet file or a list, the extensions in a tar ('jpg;png') (not given: the one that is there)",
         )
-        add("--max-bytes", type=int, default=MAX_BYTES, help="larger files are reported as failed")
+        add("--max-bytes", type=int, default=MAX_BYTES, metavar="BYTES", help="larger files are reported as failed")
         add(
             "--flatten",
             action="store_true",
@@ -248,12 +258,13 @@ class CompressOptions(PipelineOptions):
             help="native: JPEGs by their DCT coefficients, where the native core is installed; pillow: everything by "
             "its pixels; auto: native where it is installed",
         )
-        add("--seed", type=int, default=0, help="of the images that the report shows")
+        add("--seed", type=int, default=0, metavar="NUMBER", help="of the images that the report shows")
         add(
             "--verify",
             action="append",
             metavar="BACKEND",
-            help="give each image the cheapest quality at which this backend agrees; given several times, all of them",
+            help="give each image the cheapest quality at which this backend agrees; given several times, all of them "
+            "(not given: the policy chooses alone)",
         )
         add(
             "--verify-margin", type=int, default=0, metavar="K", help="the K next finer qualities have to agree as well"
@@ -261,5 +272,6 @@ class CompressOptions(PipelineOptions):
         add(
             "--score-with",
             metavar="BACKEND",
-            help="score a sample of the images when they are written, as adacompress score does, into OUTPUT/score",
+            help="score a sample of the images when they are written, as adacompress score does, into OUTPUT/score "
+            "(not given: none is)",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import shutil
 import sys
@@ -14,7 +15,8 @@ from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.pipelines import compress
-from beam_adacompress.pipelines.options import Parser
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, Parser, adder, some_of
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.records import COMPRESSED
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.runs import RunFolder, read_rows
@@ -35,23 +37,45 @@ PHOTOGRAPHS: Mapping[tuple[str, str], Sequence[str]] = {
 }
 
 
+class _DemoOptions:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        adder(parser)(
+            "--output",
+            metavar="FOLDER",
+            help="for the photographs and the run (not given: a new temporary one)",
+        )
+
+
+LINE = CommandLine(
+    "adacompress demo",
+    "Shrink real photographs and show what came of it.",
+    (_DemoOptions, some_of(JobOptions, ("overwrite", "max_failures")), *compress.OPTIONS[1:]),
+)
+LINES = {"": LINE}
+
+
 def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress demo ARGV` and returns its exit status.
 
     Raises:
       AdaCompressError: the `demo` extra is not installed, or the run failed.
     """
-    parser = Parser(prog="adacompress demo", description="Shrink real photographs and show what came of it.")
-    parser.add_argument("--output", help="folder for the photographs and the run; a new temporary one if not given")
-    given, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    LINE.parse(arguments)
+    own = Parser(prog=LINE.prog)
+    _DemoOptions._add_argparse_args(own)
+    given, rest = own.parse_known_args(arguments)
     base = Path(given.output or tempfile.mkdtemp(prefix="adacompress-demo-"))
     originals, output = base / "originals", base / "compressed"
     originals.mkdir(parents=True, exist_ok=True)
     for photograph in _photographs():
         shutil.copyfile(photograph, originals / photograph.name)
     status = compress.run(["--input", str(originals), "--output", str(output), *rest])
+    rows = _manifest(RunFolder(str(output)))
+    tell(images=rows)
     print()
-    print(table(_manifest(RunFolder(str(output)))))
+    print(table(rows))
     return status
 
 

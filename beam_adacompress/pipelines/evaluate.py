@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -33,8 +34,10 @@ from beam_adacompress.pipelines.evaluate_job import (
     names_of,
     test_images,
 )
-from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
+from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.trying import TrialLists, check_answered, prices_of, said_of_failures, try_images
 from beam_adacompress.policy import judging
 from beam_adacompress.policy.judging import Searched
@@ -49,6 +52,14 @@ from beam_adacompress.transforms.sources import ImageFile
 from beam_adacompress.trials import Trial
 from beam_adacompress.version import versions
 
+LINE = CommandLine(
+    "adacompress evaluate",
+    "Judge policies on images that they never saw, beside the fixed quality and all that there is to be had.",
+    (JobOptions, BackendOptions, PolicyOptions, EvaluateOptions, PromiseOptions, AskingOptions),
+    ("--input", "--output", "--backend"),
+)
+LINES = {"": LINE}
+
 _PLAIN_SUBSAMPLING = "4:2:0"  # Pillow's, and that of the plain scan that trials measure
 
 
@@ -58,13 +69,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
       AdaCompressError: the job cannot run, failed, or has nothing to judge by.
     """
-    values, rest = parse(
-        "adacompress evaluate",
-        "Judge policies on images that they never saw, beside the fixed quality and all that there is to be had.",
-        [JobOptions, BackendOptions, PolicyOptions, EvaluateOptions, PromiseOptions, AskingOptions],
-        ["--input", "--output", "--backend"],
-        sys.argv[1:] if argv is None else argv,
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    values, rest = LINE.parse(given)
     for name in ("input", "output", "cache"):
         values[name] = values[name] and absolute(values[name])
     options = PipelineOptions(rest)
@@ -91,6 +97,15 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     found = judged(job, contenders, tried, seen)
     about = _about(job, contenders, seen.trials, found)
     _write(job, found, about)
+    Record(LINE, given).write(job.output, job.work)
+    files.delete([job.work])
+    tell(
+        output=job.output,
+        evaluation=json.loads(to_json(found, about)),
+        calls=seen.calls,
+        cost_usd=seen.cost,
+        failures=seen.failures,
+    )
 
     for each in contenders:
         if (warning := each.policy.warning()) is not None:

@@ -303,8 +303,13 @@ class EvaluateOptions:
             help="test: the fifth of the images that each policy's training keeps for testing, known by their bytes; "
             "all: all of them, for images that no training ever saw",
         )
-        add("--seed", type=int, help=f"of the split, for policies that do not say theirs (not given: {SEED})")
-        add("--samples", type=int, default=SAMPLES, help="of the bootstrap that gives the intervals")
+        add(
+            "--seed",
+            type=int,
+            metavar="NUMBER",
+            help=f"of the split, for policies that do not say theirs (not given: {SEED})",
+        )
+        add("--samples", type=int, default=SAMPLES, metavar="SAMPLES", help="of the bootstrap that gives the intervals")
 
 
 def job_of(values: Mapping[str, Any], asking: Asking) -> EvaluateJob:

@@ -26,6 +26,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, QUIET_VARIABLE
 from beam_adacompress.pipelines.options import UsageError
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.transforms.runners import refusal
 
 _LOGGER = logging.getLogger(__name__)
@@ -86,9 +87,11 @@ def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: Abst
     with watching:
         result = pipeline.run()
         if template:
+            tell(template=template)
             print(f"template written to {template}")
             return None
         if is_dry(options):
+            tell(built=True)
             print("the job is built, and was not run, as --dry_run asks")
             return None
         result.wait_until_finish()

@@ -13,8 +13,9 @@ from typing import Any, Optional
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_adacompress.pipelines.options import Parser, UsageError, absolute, check_beam_options
+from beam_adacompress.pipelines.options import OF_FILESYSTEMS, CommandLine, UsageError, absolute, adder, one_of
 from beam_adacompress.pipelines.policy_options import located
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.train import TARGETS, said_of_promise
 from beam_adacompress.policy import artefact as artefacts
 from beam_adacompress.policy.artefact import PolicyArtefact
@@ -24,10 +25,9 @@ from beam_adacompress.transforms import files, publishing
 from beam_adacompress.transforms.publishing import Pointer, Version
 
 _WIDTH = 12  # of the first column
-_ROOT = "the folder of the published policies"
 
-USAGE = """usage: adacompress policy show PATH [--json]
-       adacompress policy list ROOT [--json]
+USAGE = """usage: adacompress policy show POLICY
+       adacompress policy list ROOT
        adacompress policy publish POLICY ROOT
        adacompress policy rollback ROOT [--to VERSION]
 --help after one of them says more"""
@@ -43,65 +43,44 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     if arguments[:1] in ([], ["-h"], ["--help"]):
         print(USAGE)
         return 0
-    if arguments[0] not in _COMMANDS:
-        raise UsageError(f"unknown {arguments[0]!r}; adacompress policy knows {', '.join(_COMMANDS)}")
-    _COMMANDS[arguments[0]](arguments[1:])
+    one_of("policy", _COMMANDS, arguments[0])(arguments[1:])
     return 0
 
 
 def _show(argv: Sequence[str]) -> None:
-    parser = _parser("show", "Show what a policy is, and what it promises.")
-    parser.add_argument(
-        "path", help=f"the folder of a policy, or of published ones, or {DEFAULT}: the one that comes with this package"
-    )
-    parser.add_argument("--json", action="store_true", help="print the policy's description as it is")
-    given = _parsed(parser, argv)
-    path = located(given.path)
+    path = located(_parsed("show", argv)["policy"])
     policy = publishing.resolve(path)
     folder = Serving(policy).path
     loaded, version = artefacts.load(folder, files.read)
-    if given.json:
-        description = json.loads(files.read(files.join(folder, artefacts.DESCRIPTION)))
-        print(json.dumps({"version": version, **description}, indent=1))
-        return
+    description = json.loads(files.read(files.join(folder, artefacts.DESCRIPTION)))
+    tell(policy={"version": version, "folder": policy, **description})
     if policy != path:
         print(_line("published", f"the latest of {path}"))
     print("\n".join(shown(loaded, version)))
 
 
 def _list(argv: Sequence[str]) -> None:
-    parser = _parser("list", "List the published policies, the newest one first.")
-    parser.add_argument("root", help=_ROOT)
-    parser.add_argument("--json", action="store_true", help="print them as JSON")
-    given = _parsed(parser, argv)
-    root = absolute(given.root)
+    root = absolute(_parsed("list", argv)["root"])
     found = publishing.versions(root)
-    if given.json:
-        print(json.dumps([_fields(version) for version in found], indent=1))
-    elif found:
+    tell(root=root, versions=[_fields(version) for version in found])
+    if found:
         print("\n".join(_table([_TITLES, *map(_row, found)])))
     else:
         print(f"nothing is published in {root}: adacompress policy publish POLICY {root}")
 
 
 def _publish(argv: Sequence[str]) -> None:
-    parser = _parser("publish", "Publish a policy: jobs that follow ROOT take it up.")
-    parser.add_argument("policy", help=f"the folder of a policy, or of published ones, or {DEFAULT}")
-    parser.add_argument("root", help=_ROOT)
-    given = _parsed(parser, argv)
-    root = absolute(given.root)
+    given = _parsed("publish", argv)
+    root = absolute(given["root"])
     before = publishing.latest(root)
-    _say(root, before, publishing.publish_folder(root, located(given.policy), before))
+    _say(root, before, publishing.publish_folder(root, located(given["policy"]), before))
 
 
 def _rollback(argv: Sequence[str]) -> None:
-    parser = _parser("rollback", "Go back to a policy that was published before.")
-    parser.add_argument("root", help=_ROOT)
-    parser.add_argument("--to", metavar="VERSION", help="which one; if not given, the one that was in use before")
-    given = _parsed(parser, argv)
-    root = absolute(given.root)
+    given = _parsed("rollback", argv)
+    root = absolute(given["root"])
     before = publishing.latest(root)
-    _say(root, before, publishing.rollback(root, given.to))
+    _say(root, before, publishing.rollback(root, given["to"]))
 
 
 _COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -112,26 +91,52 @@ _COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {
 }
 
 
-def _parser(name: str, description: str) -> Parser:
-    return Parser(
-        prog=f"adacompress policy {name}",
-        description=description,
-        epilog="Beam's options for filesystems work as well, e.g. --impersonate_service_account=ACCOUNT.",
-    )
+class _OfPolicy:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "policy",
+            help=f"the folder of a policy, or of published ones, or {DEFAULT}: the one that comes with this package",
+        )
 
 
-def _parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+class _OfRoot:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("root", help="the folder of the published policies")
+
+
+class _OfRollback:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        adder(parser)("--to", metavar="VERSION", help="which one (not given: the one that was in use before)")
+
+
+def _command_line(name: str, description: str, *groups: Any) -> CommandLine:
+    return CommandLine(f"adacompress policy {name}", description, groups, epilog=OF_FILESYSTEMS)
+
+
+LINES = {
+    "show": _command_line("show", "Show what a policy is, and what it promises.", _OfPolicy),
+    "list": _command_line("list", "List the published policies, the newest one first.", _OfRoot),
+    "publish": _command_line("publish", "Publish a policy: jobs that follow ROOT take it up.", _OfPolicy, _OfRoot),
+    "rollback": _command_line("rollback", "Go back to a policy that was published before.", _OfRoot, _OfRollback),
+}
+
+
+def _parsed(name: str, argv: Sequence[str]) -> Mapping[str, Any]:
     """Parses a command line, and lets filesystems know the options of Beam in it."""
-    given, rest = parser.parse_known_args(list(argv))
-    check_beam_options(rest, parser)
-    for name, value in vars(given).items():
+    line = LINES[name]
+    given, rest = line.parse(argv)
+    for argument, value in given.items():
         if value == "":
-            raise UsageError(f"{name} is empty; see {parser.prog} --help")
+            raise UsageError(f"{argument} is empty; see {line.prog} --help")
     FileSystems.set_options(PipelineOptions(rest))
     return given
 
 
 def _say(root: str, before: Optional[Pointer], version: str) -> None:
+    tell(root=root, version=version, before=before and before.version)
     if before is not None and before.version == version:
         print(f"{version} is the latest of {root} already")
         return

@@ -22,8 +22,8 @@ class PolicyOptions(PipelineOptions):
             action="append",
             metavar="FOLDER",
             help="the policy that chooses quality and tables of each image, as adacompress train wrote it, or a folder "
-            "of published ones; not given, or default: the one that comes with this package. For evaluate, several may "
-            "be given; for score, where the policy is that chose in the run, if it has moved",
+            "of published ones; default is the one that comes with this package (not given: that one). For evaluate, "
+            "several may be given; for score, where the policy is that chose in the run, if it has moved",
         )
 
 

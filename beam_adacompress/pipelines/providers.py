@@ -8,17 +8,23 @@ from pathlib import Path
 from typing import Optional
 
 import beam_adacompress
-from beam_adacompress.pipelines.options import Parser
+from beam_adacompress.pipelines.options import CommandLine
+from beam_adacompress.pipelines.results import tell
 
 PROVIDERS = Path(beam_adacompress.__file__).parent / "providers.yaml"
+
+LINE = CommandLine(
+    "adacompress providers",
+    "Print the path of providers.yaml, for `include` under `providers` in a Beam YAML pipeline.",
+    (),
+    epilog="",
+)
+LINES = {"": LINE}
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress providers ARGV` and returns its exit status."""
-    parser = Parser(
-        prog="adacompress providers",
-        description="Print the path of providers.yaml, for `include` under `providers` in a Beam YAML pipeline.",
-    )
-    parser.parse_args(list(sys.argv[1:] if argv is None else argv))
+    LINE.parse(sys.argv[1:] if argv is None else argv)
+    tell(providers=str(PROVIDERS))
     print(PROVIDERS)
     return 0

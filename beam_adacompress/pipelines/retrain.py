@@ -23,8 +23,9 @@ from beam_adacompress.drift.log import DriftLog
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import check_reachable
-from beam_adacompress.pipelines.options import UsageError, absolute, adder, parse
+from beam_adacompress.pipelines.options import CommandLine, UsageError, absolute, adder
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.retrain_job import DriftOptions, RetrainJob, job_of
 from beam_adacompress.policy.policies import DEFAULT
 from beam_adacompress.policy.training import require_keras
@@ -90,11 +91,18 @@ class _RetrainOptions:
             action="store_true",
             help="train only if the scores say that the policy has drifted, e.g. in a scheduled job",
         )
-        add("--seed", type=int, default=0, help="of training")
+        add("--seed", type=int, default=0, metavar="NUMBER", help="of training")
 
 
 OPTIONS = (PolicyOptions, _RetrainOptions, DriftOptions, PromiseOptions)
 REQUIRED = ("--scores",)
+LINE = CommandLine(
+    "adacompress retrain",
+    "Train a policy again from the scores of what it chose, and publish it if it is better.",
+    OPTIONS,
+    REQUIRED,
+)
+LINES = {"": LINE}
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
@@ -103,13 +111,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
       AdaCompressError: the job cannot run, there are no scores, or training or publishing failed.
     """
-    values, rest = parse(
-        "adacompress retrain",
-        "Train a policy again from the scores of what it chose, and publish it if it is better.",
-        OPTIONS,
-        REQUIRED,
-        sys.argv[1:] if argv is None else argv,
-    )
+    values, rest = LINE.parse(sys.argv[1:] if argv is None else argv)
     for name in ("publish", "logs"):
         values[name] = values[name] and absolute(values[name])
     given = [absolute(each) for each in values["scores"]]
@@ -175,6 +177,7 @@ def report_on(came: Came, logs: Optional[str] = None) -> None:
     Raises:
       AdaCompressError: training or publishing failed, or the logs cannot be written.
     """
+    tell(estimates=came.estimates, retrained=came.retrained)
     for line in said(came):
         print(line)
     with contextlib.closing(DriftLog(logs)) as log:

@@ -93,7 +93,8 @@ class DriftOptions:
         add(
             "--publish",
             metavar="FOLDER",
-            help="where policies are published, on any filesystem: a new version goes there, and becomes the latest",
+            help="where policies are published, on any filesystem: a new version goes there, and becomes "
+            "the latest (not given: where the policy of compress or serve is published; retrain publishes nothing then)",
         )
         add("--detector", default=RetrainJob.detector, choices=tuple(DETECTORS), help="what says that there is drift")
         add(

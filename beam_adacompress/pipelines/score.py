@@ -22,11 +22,13 @@ from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
-from beam_adacompress.pipelines.options import JobOptions, PlanOptions, UsageError, absolute, check_failures, parse
+from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, PlanOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
 from beam_adacompress.pipelines.progress import Progress, Scoring
 from beam_adacompress.pipelines.report import report_on_scores
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.score_job import (
     ScoreJob,
     ScoreOptions,
@@ -41,6 +43,14 @@ from beam_adacompress.transforms.pairs import ReadPairs, SampleRun, manifest_par
 from beam_adacompress.transforms.runs import RunFolder
 from beam_adacompress.transforms.score_sinks import ScoreFolder, Tick, WriteScores
 from beam_adacompress.version import versions
+
+LINE = CommandLine(
+    "adacompress score",
+    "Score a sample of the images of a compress run with a backend.",
+    (JobOptions, PlanOptions, BackendOptions, PolicyOptions, ScoreOptions, ScoringOptions, AskingOptions),
+    ("--input", "--output", "--backend"),
+)
+LINES = {"": LINE}
 
 
 class Scored(NamedTuple):
@@ -79,13 +89,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
       AdaCompressError: the job cannot run, or failed.
     """
     started = time.time()
-    values, rest = parse(
-        "adacompress score",
-        "Score a sample of the images of a compress run with a backend.",
-        [JobOptions, PlanOptions, BackendOptions, PolicyOptions, ScoreOptions, ScoringOptions, AskingOptions],
-        ["--input", "--output", "--backend"],
-        sys.argv[1:] if argv is None else argv,
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    values, rest = LINE.parse(given)
     values["backend"] = only(values["backend"], "adacompress score")
     for name in ("input", "output", "originals", "cache"):
         values[name] = values[name] and absolute(values[name])
@@ -97,7 +102,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     options = PipelineOptions(rest, **values)
     FileSystems.set_options(options)
     if values["plan_only"]:
-        print(described(plan(job)))
+        planned = plan(job)
+        tell(plan=planned)
+        print(described(planned))
         return 0
     if next(manifest_parts(RunFolder(job.input)), None) is None or files.status(RunFolder(job.input).summary) is None:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
@@ -109,6 +116,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     runner, is_local = local.choose_runner(options, rest)
     if not local.is_dry(options):
         job.prepare(versions())
+        Record(LINE, given).write(job.output, ScoreFolder(job.output).scratch)
     pipeline = beam.Pipeline(runner, options)
     watched = is_local and files.is_local(job.output)
     score(pipeline | "Start" >> beam.Create([None]), job, corpus_of_run(job), started, watched)
@@ -130,6 +138,7 @@ def conclude(job: ScoreJob) -> None:
     folder = ScoreFolder(job.output)
     content = json.loads(files.read(folder.summary))
     images, usage, estimates = content["images"], content["usage"], content["estimates"]
+    tell(scores={**content, "output": folder.output})
     names = (
         ", ".join(sorted({backend["name"] for backend in content["backends"]}))
         or job.backend.partition("?")[0].partition(":")[0]

@@ -106,14 +106,21 @@ class ScoringOptions(PipelineOptions):
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
-        add("--sample-rate", type=float, default=Scoring.sample_rate, help="share of the images to score, 0 to 1")
+        add(
+            "--sample-rate",
+            type=float,
+            default=Scoring.sample_rate,
+            metavar="SHARE",
+            help="of the images to score, 0 to 1",
+        )
         add(
             "--min-action-share",
             type=float,
             default=Scoring.min_action_share,
+            metavar="SHARE",
             help="share of the sample that each quality and table family keeps, however rarely it was chosen",
         )
-        add("--salt", default=Scoring.salt, help="another salt samples other images")
+        add("--salt", default=Scoring.salt, metavar="TEXT", help="another salt samples other images")
         add(
             "--errors",
             default=Scoring.errors,
@@ -131,7 +138,7 @@ class ScoreOptions(PipelineOptions):
         add(
             "--originals",
             metavar="FOLDER",
-            help="where the originals are, if they have moved since they were compressed",
+            help="where the originals are, if they have moved since they were compressed (not given: where they were)",
         )
 
 

@@ -26,8 +26,10 @@ from apache_beam.transforms.window import FixedWindows
 from beam_adacompress import report
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, check_limits
-from beam_adacompress.pipelines.options import UsageError, absolute, parse
+from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.options import CommandLine, UsageError, absolute
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.retrain_job import DriftOptions
 from beam_adacompress.pipelines.score_job import ScoringOptions
 from beam_adacompress.pipelines.serve_job import OPTIONS, ServeJob, ServeOptions, serve_job_of
@@ -42,6 +44,14 @@ from beam_adacompress.transforms.runners import refusal
 from beam_adacompress.transforms.serve_sinks import LogEach, WriteEach, WriteWindows, encoded_failures, encoded_scores
 from beam_adacompress.transforms.sources import ReadFiles
 from beam_adacompress.version import versions
+
+LINE = CommandLine(
+    "adacompress serve",
+    "Compress images as they arrive, score a sample, and train the policy again where it has drifted.",
+    (ServeOptions, *OPTIONS, PolicyOptions, PromiseOptions, ScoringOptions, AskingOptions, DriftOptions),
+    ("--output",),
+)
+LINES = {"": LINE}
 
 _DIRECT = "DirectRunner"
 _BUNDLES = "BundleBasedDirectRunner"
@@ -145,13 +155,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
       AdaCompressError: the job cannot run, or failed.
     """
-    values, rest = parse(
-        "adacompress serve",
-        "Compress images as they arrive, score a sample, and train the policy again where it has drifted.",
-        [ServeOptions, *OPTIONS, PolicyOptions, PromiseOptions, ScoringOptions, AskingOptions, DriftOptions],
-        ["--output"],
-        sys.argv[1:] if argv is None else argv,
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    values, rest = LINE.parse(given)
     # Messages name images as their senders do, so for those links on the way to the root are left as they are.
     for name in ("input", "output", "cache", "publish", "logs", *(("root",) if values["input"] else ())):
         values[name] = values[name] and absolute(values[name])
@@ -171,11 +176,13 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     local.show_warnings()
     if not local.is_dry(options):
         job.folder.prepare({}, versions(), job.overwrite)
+        Record(LINE, given).write(job.output, job.folder.scratch)
     pipeline = beam.Pipeline(chosen.runner, options)
     serve(pipeline, job, uuid.uuid4().hex, chosen.streams, chosen.pulls)
     result = local.run_to_end(pipeline, options, contextlib.nullcontext())
     if chosen.is_local and not chosen.streams:  # others only end by being stopped
         images, size = (local.counted(result, "WriteImages", name) for name in ("images_out", "bytes_out"))
+        tell(images=images, bytes_out=size, output=job.output)
         print(f"{images} images written, {report.megabytes(size)}: {job.folder.images}, rows in {job.folder.manifest}")
     return 0
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Optional, Union
 
 from beam_adacompress import jpeg
 from beam_adacompress.pipelines.compress_job import CompressOptions
-from beam_adacompress.pipelines.options import JobOptions, adder
+from beam_adacompress.pipelines.options import JobOptions, adder, some_of
 from beam_adacompress.pipelines.retrain_job import RetrainJob
 from beam_adacompress.pipelines.score_job import Scoring, is_below, job_of
 from beam_adacompress.policy.policies import DEFAULT, Policy, Serving
@@ -212,31 +212,11 @@ class ServeJob:
         return dataclasses.replace(self, policy=root, publish=root)
 
 
-def _some(group: Any, names: Collection[str]) -> type[Any]:
-    """Some of the options of another command.
-
-    Args:
-      group: that has them.
-      names: of those that are meant.
-    """
-
-    class Some:
-        @classmethod
-        def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
-            all_of_them = argparse.ArgumentParser(add_help=False)
-            group._add_argparse_args(all_of_them)
-            for action in all_of_them._actions:
-                if action.dest in names:
-                    parser._add_action(action)
-
-    return Some
-
-
 _ENCODER = tuple(field.name for field in dataclasses.fields(jpeg.Settings))
 
 OPTIONS = (
-    _some(JobOptions, ("output", "overwrite")),
-    _some(CompressOptions, (*_ENCODER, "explore", "max_bytes")),
+    some_of(JobOptions, ("output", "overwrite")),
+    some_of(CompressOptions, (*_ENCODER, "explore", "max_bytes")),
 )
 
 
@@ -250,13 +230,16 @@ class ServeOptions:
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
         add(
-            "--input", help="what to watch: a folder or prefix (everything below it), or a glob; gs://... works as well"
+            "--input",
+            metavar="PATH",
+            help="what to watch: a folder or prefix (everything below it), or a glob; gs://... works as well (not "
+            "given: --subscription tells)",
         )
         add(
             "--subscription",
             metavar="NAME",
             help="projects/PROJECT/subscriptions/NAME of Pub/Sub, in the place of --input: notifications of Cloud "
-            "Storage about new objects, or paths of images",
+            "Storage about new objects, or paths of images (not given: --input is watched)",
         )
         add("--root", metavar="FOLDER", help="that the keys are relative to (not given: the one that is watched)")
         add("--poll", type=float, default=ServeJob.poll, metavar="SECONDS", help="between two listings of the input")
@@ -270,7 +253,8 @@ class ServeOptions:
         add(
             "--notify",
             metavar="TOPIC",
-            help="projects/PROJECT/topics/NAME of Pub/Sub: tell it of each image, and of drift, when that is written",
+            help="projects/PROJECT/topics/NAME of Pub/Sub: tell it of each image, and of drift, when that is written "
+            "(not given: nobody is told)",
         )
         add(
             "--window",
@@ -293,8 +277,12 @@ class ServeOptions:
             metavar="SECONDS",
             help="after which workers look for a newer policy",
         )
-        add("--seed", type=int, default=0, help="of exploring, and of training")
-        add("--score-with", metavar="BACKEND", help="score a sample of the images with it, and look for drift")
+        add("--seed", type=int, default=0, metavar="NUMBER", help="of exploring, and of training")
+        add(
+            "--score-with",
+            metavar="BACKEND",
+            help="score a sample of the images with it, and look for drift (not given: neither)",
+        )
         add(
             "--gather",
             type=int,

@@ -35,7 +35,8 @@ from beam_adacompress.pipelines.asking import (
     check_reachable,
     only,
 )
-from beam_adacompress.pipelines.options import JobOptions, Parser, UsageError, absolute, adder, parse
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, adder, one_of
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.search import search
 from beam_adacompress.pipelines.search_job import Search
 from beam_adacompress.transforms import files
@@ -109,38 +110,59 @@ class FitJob:
         return fitting.fit_feature_distillation(stats, self.name, self.distillation)
 
 
-class TablesOptions(PipelineOptions):
-    """The same as pipeline options."""
+class TablesOptions:
+    """The options that are not those of other commands; why it is no PipelineOptions, see TrainOptions."""
 
     @classmethod
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
         add("--method", default=DEEPN, choices=METHODS, help="how tables are made of the images' statistics")
-        add("--per-class", type=int, help="images of each folder to look at; all if not given")
-        parser.add_argument("--fit-subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS)
-        parser.add_argument("--fit-seed", type=int, default=0, help="of the images that are drawn")
+        add("--per-class", type=int, metavar="IMAGES", help="of each folder to look at (not given: all)")
+        add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
+        add(
+            "--max-pixels",
+            type=int,
+            default=jpeg.Settings.max_pixels,
+            metavar="PIXELS",
+            help="larger images (width x height) are reported as failed",
+        )
+        add("--seed", type=int, default=0, metavar="NUMBER", help="of the images that are drawn")
         for name in ("a", "b", "c", "k1", "k2", "k3", "smallest"):
             default = getattr(DeepN, name)
-            add(f"--deepn-{name}", type=float, default=default, help="constant of DeepN-JPEG's map, see fitting.DeepN")
+            add(
+                f"--deepn-{name}",
+                type=float,
+                default=default,
+                metavar="NUMBER",
+                help=f"the constant {name} of DeepN-JPEG's map, see fitting.DeepN",
+            )
         add(
             "--deepn-thresholds",
             default="20,60",
             metavar="T1,T2",
-            help="of DeepN-JPEG's map; or ranking: 6, 22, 36 bands",
+            help="of DeepN-JPEG's map, as deviations of coefficients; or ranking: 6, 22, 36 bands",
         )
         add("--deepn-monotone", action="store_true", help="mend the jump of DeepN-JPEG's map at its second threshold")
-        add("--defensive-step", type=int, default=FeatureDistillation.step, help="of Feature Distillation")
-        add("--spared-step", type=int, default=FeatureDistillation.spared_step, help="of the bands that it spares")
+        step = {"type": int, "metavar": "STEP"}
+        add("--defensive-step", default=FeatureDistillation.step, help="of Feature Distillation, 1 to 255", **step)
+        add("--spared-step", default=FeatureDistillation.spared_step, help="of the bands that it spares", **step)
         add("--spared", default=FeatureDistillation.spared, choices=fitting.SPARED, help="which bands it spares")
-        add("--spared-bands", type=int, default=FeatureDistillation.bands, help="how many")
+        add("--spared-bands", type=int, default=FeatureDistillation.bands, metavar="BANDS", help="how many it spares")
         add(
             "--search-images",
             type=int,
             default=Search.images,
-            help="images that a search looks at; a third to judge it",
+            metavar="IMAGES",
+            help="that a search looks at; a third to judge it",
         )
-        add("--rounds", type=int, default=Search.rounds, help="of a search")
-        add("--search-agreement", type=float, default=Search.agreement, help="at which a search beats standard tables")
+        add("--rounds", type=int, default=Search.rounds, metavar="ROUNDS", help="of a search, of 12 proposals each")
+        add(
+            "--search-agreement",
+            type=float,
+            default=Search.agreement,
+            metavar="SHARE",
+            help="of the images at which a search is to beat the standard tables",
+        )
 
 
 def job_of(values: dict[str, Any]) -> FitJob:
@@ -162,10 +184,11 @@ def job_of(values: dict[str, Any]) -> FitJob:
         output=absolute(values["output"]),
         method=values["method"],
         per_class=values["per_class"],
-        subsampling=values["fit_subsampling"],
+        subsampling=values["subsampling"],
+        max_pixels=values["max_pixels"],
         overwrite=values["overwrite"],
         search=_search_of(values) if values["method"] == SEARCH else None,
-        seed=values["fit_seed"],
+        seed=values["seed"],
         deepn=DeepN(**constants, thresholds=None if low is None or high is None else (low, high)),
         distillation=FeatureDistillation(
             values["defensive_step"], values["spared_step"], values["spared"], values["spared_bands"]
@@ -194,6 +217,23 @@ def _search_of(values: dict[str, Any]) -> Search:
     )
 
 
+class _ShowOptions:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("family", help=f"one of {', '.join(jpeg.FAMILIES)}, or the path of a family's file")
+        adder(parser)("--quality", type=int, default=50, metavar="QUALITY", help="that the tables are for, 1 to 100")
+
+
+FIT = CommandLine(
+    "adacompress tables fit",
+    "Fit quantisation tables to the images that they are for.",
+    (JobOptions, TablesOptions, BackendOptions, AskingOptions),
+    ("--input", "--output"),
+)
+SHOW = CommandLine("adacompress tables show", "Show the tables of a family.", (_ShowOptions,), epilog="")
+LINES = {"fit": FIT, "show": SHOW}
+
+
 def run(argv: Optional[Sequence[str]] = None) -> int:
     """Runs `adacompress tables ARGV` and returns its exit status.
 
@@ -201,13 +241,10 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
       AdaCompressError: the tables cannot be fitted, or read.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    actions = {"fit": _run_fit, "show": _run_show}
-    if not arguments or arguments[0] not in actions:
-        if arguments[:1] in ([], ["-h"], ["--help"]):
-            print("usage: adacompress tables fit|show [OPTIONS]; --help after one of them says more")
-            return 0
-        raise UsageError(f"unknown {arguments[0]!r}; adacompress tables knows fit and show")
-    return actions[arguments[0]](arguments[1:])
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print("usage: adacompress tables fit|show [OPTIONS]; --help after one of them says more")
+        return 0
+    return int(one_of("tables", {"fit": _run_fit, "show": _run_show}, arguments[0])(arguments[1:]))
 
 
 def fit(pipeline: beam.Pipeline, job: FitJob) -> beam.PCollection[str]:
@@ -242,13 +279,7 @@ def _save(job: FitJob, made: Family) -> str:
 
 
 def _run_fit(argv: Sequence[str]) -> int:
-    values, rest = parse(
-        "adacompress tables fit",
-        "Fit quantisation tables to the images that they are for.",
-        [JobOptions, TablesOptions, BackendOptions, AskingOptions],
-        ["--input", "--output"],
-        argv,
-    )
+    values, rest = FIT.parse(argv)
     values["cache"] = values["cache"] and absolute(values["cache"])
     try:
         job = job_of(values)
@@ -270,6 +301,7 @@ def _run_fit(argv: Sequence[str]) -> int:
         if not local.run_to_end(pipeline, options, contextlib.nullcontext()):
             return 0
     made = family(job.output, files.read)
+    tell(family=made.name, output=job.output, origin=made.origin)
     print(f"{made.name}: fitted to {made.origin['images']} images")
     print(shown(made, 50))
     if job.search is not None:
@@ -291,15 +323,14 @@ def _said_of_worth(made: Family) -> str:
 
 
 def _run_show(argv: Sequence[str]) -> int:
-    parser = Parser(prog="adacompress tables show", description="Show the tables of a family.")
-    parser.add_argument("family", help=f"one of {', '.join(jpeg.FAMILIES)}, or the path of a family's file")
-    parser.add_argument("--quality", type=int, default=50, help="1 to 100")
-    given = parser.parse_args(list(argv))
+    given, _ = SHOW.parse(argv)
     try:
-        quantisation(given.family, given.quality, files.read)
+        luminance, chrominance = quantisation(given["family"], given["quality"], files.read)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(shown(family(given.family, files.read), given.quality))
+    made = family(given["family"], files.read)
+    tell(family=made.name, quality=given["quality"], luminance=luminance, chrominance=chrominance)
+    print(shown(made, given["quality"]))
     return 0
 
 

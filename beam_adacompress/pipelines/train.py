@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -20,11 +20,14 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
-from beam_adacompress.pipelines.options import JobOptions, UsageError, absolute, check_failures, parse
+from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.policy_options import PromiseOptions
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.train_job import TrainJob, TrainOptions, job_of
 from beam_adacompress.pipelines.trying import check_answered, prices_of, said_of_failures, try_images
 from beam_adacompress.policy import artefact as artefacts
+from beam_adacompress.policy.artefact import PolicyArtefact
 from beam_adacompress.policy.calibration import Calibration, Promise, images_needed
 from beam_adacompress.policy.dqn import DQNAgent
 from beam_adacompress.policy.learned import AgreementAgent
@@ -33,6 +36,14 @@ from beam_adacompress.records import ImageFailure
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.sources import ImageFile, LocatedFailure, list_images
 from beam_adacompress.trials import Trial
+
+LINE = CommandLine(
+    "adacompress train",
+    "Learn, for the backends that will see the images, how to compress each of them.",
+    (JobOptions, BackendOptions, TrainOptions, PromiseOptions, AskingOptions),
+    ("--input", "--output", "--backend"),
+)
+LINES = {"": LINE}
 
 TARGETS = (0.9, 0.95, 0.97, 0.99)  # agreements that people ask for
 
@@ -43,13 +54,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
       AdaCompressError: the job cannot run, failed, or has too little to learn from.
     """
-    values, rest = parse(
-        "adacompress train",
-        "Learn, for the backends that will see the images, how to compress each of them.",
-        [JobOptions, BackendOptions, TrainOptions, PromiseOptions, AskingOptions],
-        ["--input", "--output", "--backend"],
-        sys.argv[1:] if argv is None else argv,
-    )
+    given = list(sys.argv[1:] if argv is None else argv)
+    values, rest = LINE.parse(given)
     for name in ("input", "output", "logs", "cache"):
         values[name] = values[name] and absolute(values[name])
     options = PipelineOptions(rest)
@@ -78,9 +84,13 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         print(f"watch it learn: tensorboard --logdir {job.logs}", file=sys.stderr, flush=True)
     trained = train(found.trials, space, columns.tolist(), sight, job.encoder(), job.learning())
     version = _save(job, trained)
+    Record(LINE, given).write(job.output, job.work)
+    files.delete([job.work])
 
     prices = prices_of(transform)
     cost = sum(trial.calls * prices[trial.backend] for trial in found.trials)
+    calls = sum(trial.calls for trial in found.trials)
+    tell(output=job.output, policy=about(trained.artefact, version), calls=calls, cost_usd=cost, failures=failures)
     for line in (
         _said_of_images(len(images), found.trials, trained),
         *said_of_failures(failures),
@@ -147,6 +157,18 @@ def _said_of_calls(trials: Sequence[Trial], cost: float) -> str:
     wanted = sum(1 + len(trial.ranks) for trial in trials)
     known = sum(max(0, 1 + len(trial.ranks) - trial.calls) for trial in trials)
     return f"{calls} calls, {known} of {wanted} answers from the cache, {report.dollars(cost)}"
+
+
+def about(artefact: PolicyArtefact, version: str) -> dict[str, Any]:
+    """What there is to know of a policy, for programs."""
+    return {
+        "version": version,
+        "agent": artefact.agent.kind,
+        "backends": [{"name": name, "version": its} for name, its in artefact.backends],
+        "promise": artefact.promise,
+        "baseline": artefact.baseline,
+        "images": artefact.data["images"],
+    }
 
 
 def said_of_promise(promise: Promise, calibration: Calibration, kind: str) -> Iterator[str]:

@@ -202,7 +202,7 @@ class TrainOptions:
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         add = adder(parser)
         add("--agent", default=TrainJob.agent, choices=tuple(AGENTS), help="what learns; dqn is AdaCompress's")
-        add("--seed", type=int, default=0, help="of which images are for what, and of learning")
+        add("--seed", type=int, default=0, metavar="NUMBER", help="of which images are for what, and of learning")
         add(
             "--tables",
             action="append",
@@ -210,15 +210,25 @@ class TrainOptions:
             help=f"quantisation tables to choose from: {', '.join(jpeg.FAMILIES)} or files of fitted ones, with commas "
             f"or given several times (not given: {','.join(FAMILIES)})",
         )
-        add("--qualities", help=f"to choose from, e.g. 10,20,40 (not given: {','.join(map(str, LADDER))})")
+        add(
+            "--qualities",
+            action="append",
+            metavar="NUMBERS",
+            help=f"to choose from, e.g. 10,20,40, with commas or given several times (not given: "
+            f"{','.join(map(str, LADDER))})",
+        )
         add(
             "--lookahead",
             metavar="NETWORK",
             help="litert:small.tflite: a small network in the worker; what it says of the original and of a few "
-            "encodings is looked at, too",
+            "encodings is looked at, too (not given: none)",
         )
-        add("--embedding", metavar="NETWORK", help="a network in the worker whose raw output is looked at, too")
-        add("--steps", type=int, help="of dqn (not given: 1600, or twice the images that train)")
+        add(
+            "--embedding",
+            metavar="NETWORK",
+            help="a network in the worker whose raw output is looked at, too (not given: none)",
+        )
+        add("--steps", type=int, metavar="STEPS", help="of dqn (not given: 1600, or twice the images that train)")
         add(
             "--augment",
             type=int,
@@ -231,13 +241,19 @@ class TrainOptions:
             "--logs",
             metavar="FOLDER",
             help="for TensorBoard, on a disk: loss, agreement, size ratio and reward on "
-            "the images that validate, and a plot of rate against agreement, after every epoch",
+            "the images that validate, and a plot of rate against agreement, after every epoch (not given: none)",
         )
         add("--subsampling", default=TrainJob.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
         for name, help_text in (("optimize", "standard Huffman tables"), ("progressive", "one scan")):
             help_text += ": as the encoder that the policy is for"
             add(f"--no-{name}", dest=name, action="store_false", default=True, help=help_text)
-        add("--max-pixels", type=int, default=TrainJob.max_pixels, help="larger images are reported as failed")
+        add(
+            "--max-pixels",
+            type=int,
+            default=TrainJob.max_pixels,
+            metavar="PIXELS",
+            help="larger images (width x height) are reported as failed",
+        )
 
 
 def job_of(values: Mapping[str, Any], asking: Asking) -> TrainJob:
@@ -251,7 +267,7 @@ def job_of(values: Mapping[str, Any], asking: Asking) -> TrainJob:
         own["tables"] = tuple(name for each in tables for name in each.split(",") if name)
     if (written := values["qualities"]) is not None:
         try:
-            own["qualities"] = tuple(int(text) for text in written.split(","))
+            own["qualities"] = tuple(int(text) for each in written for text in each.split(","))
         except ValueError as error:
-            raise ValueError(f"qualities must be whole numbers like 10,20,40, got {written!r}") from error
+            raise ValueError(f"qualities must be whole numbers like 10,20,40, got {','.join(written)!r}") from error
     return TrainJob(**own, asking=asking)
