@@ -40,7 +40,9 @@ COMMANDS: Mapping[str, Command] = {
     "retrain": Command("beam_adacompress.pipelines.retrain", "train a policy again from scores"),
     "serve": Command("beam_adacompress.pipelines.serve", "shrink images as they arrive, and train again on drift"),
     "providers": Command("beam_adacompress.pipelines.providers", "say where providers.yaml is, for Beam YAML"),
-    "completion": Command("beam_adacompress.pipelines.completion", "print a script that completes this command in a shell"),
+    "completion": Command(
+        "beam_adacompress.pipelines.completion", "print a script that completes this command in a shell"
+    ),
     "expansion-service": Command("beam_adacompress.pipelines.expansion", "serve the transforms to other languages"),
     "report": Command("beam_adacompress.pipelines.report", "one page about a run, or about several"),
     "evaluate": Command("beam_adacompress.pipelines.evaluate", "judge policies on images that they never saw"),

@@ -1,4 +1,4 @@
-"""`adacompress completion`: a script that completes the command in a shell, made by shtab from the commands' own options.
+"""`adacompress completion`: a script that completes the command in a shell, which shtab makes of the commands' options.
 
 The script is static, so completing costs nothing; a new release wants a new one.
 """
@@ -6,7 +6,6 @@ The script is static, so completing costs nothing; a new release wants a new one
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 from collections.abc import Sequence
 from typing import Any, Optional
@@ -16,8 +15,7 @@ import shtab
 from beam_adacompress import backends, jpeg
 from beam_adacompress.pipelines import cli
 from beam_adacompress.pipelines.job_file import FILE, FOLDER, PATH
-from beam_adacompress.pipelines.options import CommandLine, UsageError, add_common
-from beam_adacompress.policy.policies import DEFAULT
+from beam_adacompress.pipelines.options import OF_JOBS, CommandLine, add_common
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -44,8 +42,7 @@ class _CompletionOptions:
 
 LINE = CommandLine(
     "adacompress completion",
-    "Print a script that completes commands, options and their values in a shell; docs/command-line.md says where to put "
-    "it.",
+    "Print a script that completes commands, options and their values; docs/command-line.md says where to put it.",
     (_CompletionOptions,),
     epilog="",
 )
@@ -69,6 +66,7 @@ def whole_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="adacompress")
     parser.add_argument("--version", action="store_true", help="versions of this package and of what it depends on")
     add_common(parser)
+    _complete_values(parser)
     commands = parser.add_subparsers(dest="command")
     for name, command in cli.COMMANDS.items():
         _, lines = cli.of_command(name)
@@ -83,25 +81,21 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, name: str, help_text: str, line: CommandLine) -> None:
     parser = commands.add_parser(name, help=help_text, parents=[line.parser()], add_help=False)
-    if line.epilog:
+    if line.epilog == OF_JOBS:
         for option, its_help in _OF_BEAM.items():
             parser.add_argument(option, help=its_help, choices=RUNNERS if option == "--runner" else None)
-    actions = [_completed(action) for action in parser._actions]
-    for group in (parser, *parser._action_groups):
-        group._actions[:] = [copied for action, copied in zip(parser._actions, actions)] if group is parser else []
+    _complete_values(parser)
 
 
-def _completed(action: argparse.Action) -> argparse.Action:
-    """The same option, in one spelling, and with what completes its value."""
-    completed = copy.copy(action)
-    completed.option_strings = [name for name in action.option_strings if "_" not in name] or action.option_strings
-    names = {"BACKEND": tuple(backends.BACKENDS), "NAME": tuple(jpeg.FAMILIES), "NAMES": tuple(jpeg.FAMILIES)}
-    if action.dest == "tables" or action.metavar == "BACKEND":
-        completed.choices = names[str(action.metavar)]
-    elif action.dest == "family":
-        completed.choices = tuple(jpeg.FAMILIES)
-    elif action.metavar == FOLDER or action.dest in ("policy", "root"):
-        completed.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    elif action.metavar in (PATH, FILE):
-        completed.complete = shtab.FILE  # type: ignore[attr-defined]
-    return completed
+def _complete_values(parser: argparse.ArgumentParser) -> None:
+    """Leaves one spelling of each option, and says what completes its value; the parser parses nothing any more."""
+    for action in parser._actions:
+        action.option_strings = [name for name in action.option_strings if "_" not in name] or action.option_strings
+        if action.metavar == "BACKEND":
+            action.choices = tuple(backends.BACKENDS)
+        elif action.dest in ("tables", "family"):
+            action.choices = tuple(jpeg.FAMILIES)
+        elif action.metavar == FOLDER or action.dest in ("policy", "root"):
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        elif action.metavar in (PATH, FILE) and action.nargs != 0:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]

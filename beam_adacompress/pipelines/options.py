@@ -18,7 +18,7 @@ from beam_adacompress.transforms import files
 _LOCAL_RUNNERS = {None, "DirectRunner", "FnApiRunner", "BundleBasedDirectRunner"}
 _RUNNERS_WITH_KNOWN_OPTIONS = {*_LOCAL_RUNNERS, "DataflowRunner"}
 
-_OF_JOBS = "Every Beam pipeline option works as well, e.g. --runner=DataflowRunner --project=P --region=R."
+OF_JOBS = "Every Beam pipeline option works as well, e.g. --runner=DataflowRunner --project=P --region=R."
 OF_FILESYSTEMS = "Beam's options for filesystems work as well, e.g. --impersonate_service_account=ACCOUNT."
 
 
@@ -156,7 +156,7 @@ class CommandLine(NamedTuple):
     description: str
     groups: Sequence[Any]  # classes of options
     required: Sequence[str] = ()  # options that must be given, e.g. `--input`
-    epilog: str = _OF_JOBS
+    epilog: str = OF_JOBS
 
     @property
     def words(self) -> Sequence[str]:

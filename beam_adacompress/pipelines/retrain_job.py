@@ -94,7 +94,7 @@ class DriftOptions:
             "--publish",
             metavar="FOLDER",
             help="where policies are published, on any filesystem: a new version goes there, and becomes "
-            "the latest (not given: where the policy of compress or serve is published; retrain publishes nothing then)",
+            "the latest (not given: where the policy of compress or serve is published, and nowhere for retrain)",
         )
         add("--detector", default=RetrainJob.detector, choices=tuple(DETECTORS), help="what says that there is drift")
         add(
