@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import sys
 
@@ -10,8 +11,10 @@ from beam_adacompress.policy.policies import Serving
 
 
 def test_demo(tmp_path, capsys):
-    assert cli.main(["demo", "--output", str(tmp_path / "demo"), *IN_PROCESS]) == 0
-    printed = capsys.readouterr().out
+    assert cli.main(["demo", "--output", str(tmp_path / "demo"), "--json", *IN_PROCESS]) == 0
+    result = json.loads(capsys.readouterr().out)
+    printed = "\n".join(result["text"])
+    assert {row["key"] for row in result["images"]} == {key for names in demo.PHOTOGRAPHS.values() for key in names}
     rows = manifest_rows(tmp_path / "demo" / "compressed")
     assert len(rows) == sum(len(names) for names in demo.PHOTOGRAPHS.values())
     assert rows["china.jpg"].status == "compressed"

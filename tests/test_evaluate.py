@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 import shutil
 import sys
 from typing import ClassVar
@@ -334,9 +335,9 @@ def test_the_ceiling_is_measured_at_quality_95(photographs, found):
 
 def test_the_files(evaluated, policies, photographs):
     out = evaluated / "out"
-    names = ["evaluation.json", "rate_agreement-downwards.png", "rate_agreement-texture.png", "report.html"]
+    names = ["evaluation.json", "job.toml", "rate_agreement-downwards.png", "rate_agreement-texture.png", "report.html"]
     assert sorted(path.name for path in out.iterdir()) == names
-    for name in names[1:3]:
+    for name in names[2:4]:
         assert (out / name).read_bytes().startswith(b"\x89PNG\r\n")
     page = (out / "report.html").read_text()
     assert page.lower().startswith("<!doctype html>")
@@ -378,12 +379,15 @@ def test_what_is_known_is_not_asked_again(photographs, mine, tmp_path, capsys):
     assert "holds an evaluation already: choose another --output, or --overwrite it" in capsys.readouterr().err
     (out / "rate_agreement-earlier.png").touch()
     (out / "notes.png").touch()
-    assert command(photographs, out, [mine], [backend], "--overwrite") == 0
-    assert "0 calls, " in capsys.readouterr().out
+    assert command(photographs, out, [mine], [backend], "--overwrite", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["calls"], result["failures"]) == (0, [])
+    assert result["evaluation"] == json.loads((out / "evaluation.json").read_text())
     assert len(asked(tmp_path / "asked")) == calls
     assert read(out)[0] == before
     assert sorted(path.name for path in out.iterdir()) == [
         "evaluation.json",
+        "job.toml",
         "notes.png",
         "rate_agreement.png",
         "report.html",

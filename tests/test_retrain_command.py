@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -63,8 +64,12 @@ def test_a_policy_takes_the_place_of_another(tmp_path, trainer, policy, root, fi
     assert {line.split()[0]: line.endswith("latest") for line in listed} == {first: False, second: True}
     assert not [path for path in (Path(root) / "_adacompress").rglob("*") if path.suffix == ".jsonl"]
     # The same command again: it is done already.
-    assert retrain("--scores", run, "--publish", root, *options) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == (
+    assert retrain("--scores", run, "--publish", root, *options, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    (retrained,) = result["retrained"]
+    assert (retrained["status"], retrained["candidate"]) == ("published", second)
+    assert [(each["n"], each["agreement"], each["state"]) for each in result["estimates"]] == [(40, 0.25, "retrain")]
+    assert result["text"][-1] == (
         f"published: {second} takes the place of {first}: it has learned from these scores already, and is in service"
     )
     assert len(trainer.given) == 1

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import sys
 
 import numpy as np
@@ -101,7 +102,7 @@ def test_a_policy_from_a_folder_of_images(keras, photographs, tmp_path, capsys):
     assert "the standard tables" in said
     assert f"the policy {version} is in {output}" in said
     assert f"adacompress compress --policy {output} ..." in said
-    assert sorted(path.name for path in output.iterdir()) == ["policy.json", "weights.npz"]
+    assert sorted(path.name for path in output.iterdir()) == ["job.toml", "policy.json", "weights.npz"]
 
     policy = Serving(str(output)).load()
     choice = policy.choose(np.zeros(len(NAMES), np.float32), "a")
@@ -109,10 +110,13 @@ def test_a_policy_from_a_folder_of_images(keras, photographs, tmp_path, capsys):
     assert choice.policy_version == version
 
     again = tmp_path / "again"
-    assert trained(photographs, again, *options, backend=f"texture?path={asked}") == 0
-    said = capsys.readouterr().out
+    assert trained(photographs, again, *options, "--json", backend=f"texture?path={asked}") == 0
+    result = json.loads(capsys.readouterr().out)
     assert calls(asked) == made, "every answer was in the cache"
-    assert "0 calls, 420 of 420 answers from the cache, 0.00 USD" in said
+    assert "0 calls, 420 of 420 answers from the cache, 0.00 USD" in result["text"]
+    assert (result["calls"], result["cost_usd"], result["failures"]) == (0, 0.0, [])
+    assert (result["policy"]["version"], result["policy"]["images"]) == (version, IMAGES)
+    assert (result["policy"]["promise"]["target"], result["policy"]["promise"]["confidence"]) == (0.7, 0.8)
     assert (again / "weights.npz").read_bytes() == (output / "weights.npz").read_bytes()
     assert (again / "policy.json").read_bytes() == (output / "policy.json").read_bytes()
 
