@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Union
 from urllib.parse import unquote_plus
 
+from beam_adacompress.arguments import near
 from beam_adacompress.backends.contract import Backend
 
 # A new backend is one file and one line here.
@@ -41,7 +42,9 @@ def backend(uri: str) -> Backend:
     if name == "record":  # what it records has a query of its own
         path, query = uri[len("record:") :], ""
     if name not in BACKENDS:
-        raise ValueError(f"backend {uri!r}: unknown name {name!r}; known: {', '.join(sorted(BACKENDS))}")
+        hint = near(name, BACKENDS)
+        known = ", ".join(sorted(BACKENDS))
+        raise ValueError(f"backend {uri!r}: unknown name {name!r}{f': {hint}' if hint else ''}; known: {known}")
     module, _, attribute = BACKENDS[name].partition(":")
     made: Any = getattr(importlib.import_module(module), attribute)
     if made.takes_path != bool(path):

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, Optional
 
+from beam_adacompress.arguments import near
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.errors import AdaCompressError
 
@@ -157,8 +158,9 @@ def check_action(family: str, quality: int) -> None:
     base, _ = parsed(family)
     if base not in FAMILIES and not base.endswith(SUFFIX):
         known = ", ".join(FAMILIES)
+        hint = f": {hint}" if (hint := near(base, FAMILIES)) else ""
         raise ValueError(
-            f"unknown quantisation tables {family!r}; known: {known}, or the path of a .json file, each with @ROUNDING "
+            f"unknown quantisation tables {family!r}{hint}; known: {known}, or the path of a .json file, each with @ROUNDING "
             "behind it or not"
         )
 

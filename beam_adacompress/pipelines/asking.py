@@ -7,11 +7,12 @@ import dataclasses
 import os
 from typing import Any, Optional
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import backends, reward
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.pipelines import local
+from beam_adacompress.pipelines.mistakes import check_reach, runs_on_dataflow
 from beam_adacompress.pipelines.options import UsageError, adder
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.connection import limits_of
@@ -132,7 +133,7 @@ def check_limits(asking: Asking, cache: str, options: PipelineOptions) -> None:
     option = "--" + limits[0].replace("_", "-")
     if local.is_template(options):
         raise UsageError(f"{option} holds for one run, and a template is run many times: give it to the run instead")
-    if options.view_as(StandardOptions).runner == "DataflowRunner" and files.is_local(cache):
+    if runs_on_dataflow(options) and files.is_local(cache):
         raise UsageError(
             f"{option} is kept in the cache {cache}, which Dataflow's workers do not share: give --cache gs://..."
         )
@@ -151,10 +152,7 @@ def check_reachable(what: str, options: PipelineOptions, **paths: str) -> None:
     """
     if local.is_template(options):
         raise UsageError(f"{what} goes by what its jobs come to, so it cannot be a template")
-    if options.view_as(StandardOptions).runner == "DataflowRunner":
-        for option, path in paths.items():
-            if files.is_local(path):
-                raise UsageError(f"Dataflow's workers do not reach {path}: give --{option} gs://...")
+    check_reach(options, **paths)
 
 
 def default_cache(output: str) -> str:

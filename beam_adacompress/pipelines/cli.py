@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn, Optional
 from beam_adacompress import AdaCompressError
 from beam_adacompress.arguments import near
 from beam_adacompress.pipelines import exits, job_file, local, results
+from beam_adacompress.pipelines.credentials import check_credentials
 from beam_adacompress.pipelines.exits import Exit
 from beam_adacompress.pipelines.options import CommandLine, Parser, UsageError, absolute
 from beam_adacompress.version import versions
@@ -143,6 +144,7 @@ def _dispatch(common: Common, arguments: list[str]) -> int:
         return run(arguments[1:])
     rest = job_file.without_switches(line, rest)
     if common.config is not None:
+        check_credentials([*rest, common.config])
         rest = job_file.arguments(line, common.config, rest)
     if common.write_config is not None:
         line.parse(rest)
@@ -151,6 +153,7 @@ def _dispatch(common: Common, arguments: list[str]) -> int:
         results.tell(config=path)
         print(f"the options are in {path}: adacompress {' '.join(words)} --config {path}")
         return Exit.DONE
+    check_credentials(rest)
     return run([*words[1:], *rest])
 
 

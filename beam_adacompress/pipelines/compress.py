@@ -24,12 +24,12 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_adacompress import report
-from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import dry_run, local
 from beam_adacompress.pipelines.asking import AskingOptions, check_limits, check_reachable
 from beam_adacompress.pipelines.compress_job import CompressJob, CompressOptions
 from beam_adacompress.pipelines.dry_run import DryRunOptions, dry_run_of
 from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.mistakes import check_apart, check_models, check_reach, heard_by, no_images, unheard
 from beam_adacompress.pipelines.options import (
     CommandLine,
     JobOptions,
@@ -151,6 +151,9 @@ def execute(
       AdaCompressError: there is nothing to do it on, or nowhere to put it, or it failed.
     """
     FileSystems.set_options(options)
+    check_apart(job.input, job.output)
+    check_reach(options, input=job.input, output=job.output, policy=job.policy, cache=job.scoring.cache)
+    check_models(options, [*job.verify, *([job.score_with] if job.score_with is not None else [])])
     if job.policy is not None:  # what is published meanwhile is for another run
         job = dataclasses.replace(job, policy=publishing.resolve(job.policy))
     score_job = None if job.score_with is None else job.score_job()
@@ -160,6 +163,8 @@ def execute(
         check_limits(job.scoring, job.cache, options)
     policy = job.loaded
     if policy is not None and (warning := policy.warning(job.settings())) is not None:
+        print(warning, file=sys.stderr)
+    if policy is not None and job.verify and (warning := unheard(policy, heard_by(job.verify))) is not None:
         print(warning, file=sys.stderr)
     runner, is_local = local.choose_runner(options, flags)
     if retraining is not None:
@@ -208,15 +213,11 @@ def execute(
 
 def _count_images(job: CompressJob, up_to: Optional[int]) -> Optional[int]:
     """Counts the images of the input, or only as many as asked for; None where it is shards, which hold many."""
-    if files.join(job.input, "").startswith(files.join(job.output, "")):
-        raise UsageError(f"the input {job.input} lies in the output {job.output}: choose another --output")
     count, hint = job.corpus.look(job.output, 1 if job.corpus.is_sharded else up_to)
     if hint is not None:
         print(hint, file=sys.stderr)
     if not count:
-        raise AdaCompressError(
-            f"no images found in {job.input}: give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"
-        )
+        raise no_images(job.input)
     return None if job.corpus.is_sharded else count
 
 

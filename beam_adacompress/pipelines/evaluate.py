@@ -35,6 +35,7 @@ from beam_adacompress.pipelines.evaluate_job import (
     test_images,
 )
 from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.mistakes import check_apart, check_models, unheard
 from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions
 from beam_adacompress.pipelines.results import tell
@@ -80,7 +81,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     check_limits(job.asking, job.cache, options)
-    check_reachable("an evaluation", options, output=job.output, cache=job.cache)
+    check_reachable("an evaluation", options, input=job.input, output=job.output, cache=job.cache)
+    check_apart(job.input, job.output)
+    check_models(options, job.backend)
     if importlib.util.find_spec("matplotlib") is None:
         raise AdaCompressError("plots need matplotlib: pip install 'beam-adacompress[report]'")
     if not job.overwrite and files.status(job.json) is not None:
@@ -109,6 +112,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
 
     for each in contenders:
         if (warning := each.policy.warning()) is not None:
+            print(f"warning: {warning}", file=sys.stderr)
+        judges = {(kind_of(trial.backend), trial.backend_version) for trial in seen.trials}
+        if (warning := unheard(each.policy, judges)) is not None:
             print(f"warning: {warning}", file=sys.stderr)
     for name, evaluation in found.items():
         print(f"{name}: {about['backends'][name]['uri']}")

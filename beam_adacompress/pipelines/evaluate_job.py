@@ -15,6 +15,7 @@ from beam_adacompress import jpeg, reward
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.jpeg.tables import ANNEXK, family
 from beam_adacompress.pipelines.asking import Asking
+from beam_adacompress.pipelines.mistakes import no_images
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.policy_options import located
 from beam_adacompress.pipelines.train_job import configurations
@@ -241,7 +242,7 @@ def test_images(job: EvaluateJob, policies: Sequence[Contender]) -> list[ImageFi
     listed = list_images(job.input, exclude=job.output)
     images = [each for each in listed if isinstance(each, ImageFile)]
     if not images:
-        raise AdaCompressError(f"there are no images in {job.input}")
+        raise no_images(job.input)
     if job.split == ALL:
         return images
     seeds = [each.seed for each in policies]

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import apache_beam as beam
@@ -23,6 +23,7 @@ from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
 from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.mistakes import check_models, check_reach, unheard
 from beam_adacompress.pipelines.options import CommandLine, JobOptions, PlanOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
@@ -37,7 +38,8 @@ from beam_adacompress.pipelines.score_job import (
     job_of,
     policy_of_run,
 )
-from beam_adacompress.transforms import files
+from beam_adacompress.policy.policies import Serving
+from beam_adacompress.transforms import files, publishing
 from beam_adacompress.transforms.corpus import Corpus
 from beam_adacompress.transforms.pairs import ReadPairs, SampleRun, manifest_parts
 from beam_adacompress.transforms.runs import RunFolder
@@ -101,6 +103,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         raise UsageError(str(error)) from error
     options = PipelineOptions(rest, **values)
     FileSystems.set_options(options)
+    paths = {"input": job.input, "output": job.output, "originals": job.originals, "cache": job.scoring.cache}
+    check_reach(options, **paths, policy=job.policy)
+    check_models(options, [job.backend])
     if values["plan_only"]:
         planned = plan(job)
         tell(plan=planned)
@@ -165,4 +170,13 @@ def conclude(job: ScoreJob) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in content["failures"].items())
         print(f"no score: {images['failed']} images ({reasons}), see {folder.failures}")
     print(f"summary: {folder.summary}")
+    if job.policy is not None and (warning := _unheard(job.policy, content["backends"])) is not None:
+        tell(warning=warning)
+        print(warning, file=sys.stderr)
     check_failures(images["failed"], images["sampled"], job.max_failures)
+
+
+def _unheard(policy: str, backends: Sequence[Mapping[str, str]]) -> Optional[str]:
+    """What to say where those who scored are not those that the policy's promise is about."""
+    loaded = Serving(publishing.resolve(policy)).load(files.read)
+    return unheard(loaded, {(each["name"], each["version"]) for each in backends})

@@ -27,6 +27,7 @@ from beam_adacompress import report
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, check_limits
 from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.mistakes import check_models, check_reach, heard_by, unheard
 from beam_adacompress.pipelines.options import CommandLine, UsageError, absolute
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions, policy_of
 from beam_adacompress.pipelines.results import tell
@@ -194,13 +195,11 @@ def _check(job: ServeJob, options: PipelineOptions, chosen: Chosen) -> None:
       UsageError: workers would not reach a path, or not keep a limit.
       AdaCompressError: something needs an extra that is not installed.
     """
-    if options.view_as(StandardOptions).runner == "DataflowRunner":
-        if job.logs is not None:
-            raise UsageError(f"Dataflow's workers do not reach {job.logs}: leave --logs out")
-        for name in ("input", "output", "policy", "publish"):
-            path = getattr(job, name)
-            if path not in (None, DEFAULT) and files.is_local(path):
-                raise UsageError(f"Dataflow's workers do not reach {path}: give --{name} gs://...")
+    if options.view_as(StandardOptions).runner == "DataflowRunner" and job.logs is not None:
+        raise UsageError(f"Dataflow's workers do not reach {job.logs}: leave --logs out")
+    check_reach(options, **{name: getattr(job, name) for name in ("input", "output", "policy", "publish")})
+    check_reach(options, cache=job.scoring.cache)
+    check_models(options, [job.score_with] if job.score_with is not None else [])
     if job.subscription is not None or job.notify is not None:
         require_pubsub()
     if job.score_with is not None:
@@ -215,8 +214,10 @@ def _remarks(job: ServeJob, chosen: Chosen) -> Iterator[str]:
     Raises:
       AdaCompressError: the policy cannot be loaded.
     """
-    warning = job.loaded().warning(job.encoder)
-    if warning is not None:
+    policy = job.loaded()
+    if (warning := policy.warning(job.encoder)) is not None:
+        yield warning
+    if job.score_with is not None and (warning := unheard(policy, heard_by([job.score_with]))) is not None:
         yield warning
     if job.subscription is not None and isinstance(chosen.runner, BundleBasedDirectRunner):
         yield (

@@ -35,13 +35,14 @@ from beam_adacompress.pipelines.asking import (
     check_reachable,
     only,
 )
+from beam_adacompress.pipelines.mistakes import check_apart, check_models, check_reach, no_images
 from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, adder, one_of
 from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.search import search
 from beam_adacompress.pipelines.search_job import Search
 from beam_adacompress.transforms import files
 from beam_adacompress.transforms.measure_bands import MeasureBands, SampleFiles
-from beam_adacompress.transforms.sources import ListImages, ReadFiles, SpreadImages
+from beam_adacompress.transforms.sources import ListImages, ReadFiles, SpreadImages, find_images
 
 SEARCH = "search"
 METHODS = (DEEPN, FEATURE_DISTILLATION, SEARCH)
@@ -287,11 +288,16 @@ def _run_fit(argv: Sequence[str]) -> int:
         raise UsageError(str(error)) from error
     options = PipelineOptions(rest)
     FileSystems.set_options(options)
+    check_reach(options, input=job.input, output=job.output)
+    check_apart(job.input, job.output)
+    if next(find_images(job.input), None) is None:
+        raise no_images(job.input)
     if not job.overwrite and files.status(job.output) is not None:
         raise AdaCompressError(f"{job.output} is there already: choose another --output, or --overwrite it")
     if job.search is not None:
         cache = job.search.asking.folder(job.output)
         check_limits(job.search.asking, cache, options)
+        check_models(options, [job.search.backend])
         check_reachable("a search", options, output=job.output, cache=cache)
         _save(job, search(job, job.search, options, rest))
     else:

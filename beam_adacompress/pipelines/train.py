@@ -21,6 +21,7 @@ from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, asking_of, check_limits, check_reachable
 from beam_adacompress.pipelines.job_file import Record
+from beam_adacompress.pipelines.mistakes import check_apart, check_models, no_images
 from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.policy_options import PromiseOptions
 from beam_adacompress.pipelines.results import tell
@@ -66,7 +67,9 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     check_limits(job.asking, job.cache, options)
-    check_reachable("training", options, output=job.output, cache=job.cache)
+    check_reachable("training", options, input=job.input, output=job.output, cache=job.cache)
+    check_apart(job.input, job.output)
+    check_models(options, job.backend)
     require_keras()
     if not job.overwrite and files.status(job.policy) is not None:
         raise AdaCompressError(f"{job.output} holds a policy already: choose another --output, or --overwrite it")
@@ -109,7 +112,11 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _listed(job: TrainJob) -> tuple[list[ImageFile], list[ImageFailure]]:
-    """The images, and files whose names cannot be keys."""
+    """The images, and files whose names cannot be keys.
+
+    Raises:
+      AdaCompressError: there are none.
+    """
     images: list[ImageFile] = []
     failures: list[ImageFailure] = []
     for found in list_images(job.input, exclude=job.output):
@@ -117,6 +124,8 @@ def _listed(job: TrainJob) -> tuple[list[ImageFile], list[ImageFailure]]:
             failures.append(ImageFailure(found.key, found.stage, found.reason, found.error))
         else:
             images.append(found)
+    if not images and not failures:
+        raise no_images(job.input)
     return images, failures
 
 
