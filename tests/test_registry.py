@@ -35,7 +35,7 @@ def test_uris(uri, fields):
     [
         (
             "vision",
-            r"backend 'vision': unknown name 'vision'; known: baidu, dct, facepp, google-vision, keras, litert, r",
+            r"backend 'vision': unknown name 'vision': did you mean google-vision\?; known: baidu, dct, facepp, google",
         ),
         ("", "unknown name ''"),
         ("litert", "litert takes a path, as in litert:PATH"),

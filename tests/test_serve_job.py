@@ -33,7 +33,7 @@ RECEIVE = [f"--subscription={SUBSCRIPTION}", "--output=/out"]
         ([*WATCH, "--publish=/p"], "publish is about scores: give score_with=BACKEND too"),
         ([*WATCH, "--gather=5"], "gather is about scores: give score_with=BACKEND too"),
         ([*WATCH, "--max-calls=5"], "max_calls is about scores: give score_with=BACKEND too"),
-        ([*WATCH, "--score-with=vision"], "unknown name 'vision'; known: baidu"),
+        ([*WATCH, "--score-with=vision"], "unknown name 'vision': did you mean google-vision?; known: baidu"),
         ([*WATCH, "--score-with=facepp", "--explore=0.6"], "explore must be at most 0.5 where drift is looked for"),
         ([*WATCH, "--score-with=facepp", "--cache=/out/scores"], "the cache /out/scores is where jobs delete files"),
         ([*WATCH, "--score-with=facepp", "--gather=0"], "gather must be at least 1"),

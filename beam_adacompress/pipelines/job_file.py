@@ -183,7 +183,8 @@ class Record(NamedTuple):
         yield "# Left as they are, by default:"
         for action in self.line.parser()._actions:
             name = _name(action)
-            if action.option_strings and name not in (*kept, *secret, "help") and action.default != argparse.SUPPRESS:
+            is_told = name in (*kept, *secret, *_NOT_RECORDED) or action.default == argparse.SUPPRESS
+            if action.option_strings and not is_told:
                 default = False if action.nargs == 0 else action.default
                 value = "" if default is None else tomli_w.dumps({"x": default}).partition("= ")[2].rstrip("\n")
                 yield f"# {name.replace('_', '-')} = {value}".rstrip()

@@ -103,17 +103,17 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         raise UsageError(str(error)) from error
     options = PipelineOptions(rest, **values)
     FileSystems.set_options(options)
-    paths = {"input": job.input, "output": job.output, "originals": job.originals, "cache": job.scoring.cache}
-    check_reach(options, **paths, policy=job.policy)
-    check_models(options, [job.backend])
     if values["plan_only"]:
         planned = plan(job)
         tell(plan=planned)
         print(described(planned))
         return 0
+    check_limits(job.scoring, job.cache, options)
+    paths = {"input": job.input, "output": job.output, "originals": job.originals, "cache": job.scoring.cache}
+    check_reach(options, **paths, policy=job.policy)
     if next(manifest_parts(RunFolder(job.input)), None) is None or files.status(RunFolder(job.input).summary) is None:
         raise AdaCompressError(f"the run {job.input} is not finished: run its adacompress compress again, it goes on")
-    check_limits(job.scoring, job.cache, options)
+    check_models(options, [job.backend])
     policy, lost = policy_of_run(job)
     if lost is not None:
         print(lost, file=sys.stderr)
