@@ -59,7 +59,8 @@ MISTAKES = {
         2,
         ["compress", "--input=TMP/photos", OUT, "--quality=35", "--tables=robidou"],
         "unknown quantisation tables 'robidou': did you mean robidoux?; known: annexk, robidoux, deepn, "
-        "feature-distillation, mobilenet-v1-small, mobilenet-v1, mobilenet-v2, or the path of a .json file",
+        "feature-distillation, mobilenet-v1-small, mobilenet-v1, mobilenet-v2, or the path of a .json file, "
+        "each with @ROUNDING behind it or not",
     ),
     "a command of another name": (
         2,

@@ -160,8 +160,8 @@ def check_action(family: str, quality: int) -> None:
         known = ", ".join(FAMILIES)
         hint = f": {hint}" if (hint := near(base, FAMILIES)) else ""
         raise ValueError(
-            f"unknown quantisation tables {family!r}{hint}; known: {known}, or the path of a .json file, each with @ROUNDING "
-            "behind it or not"
+            f"unknown quantisation tables {family!r}{hint}; known: {known}, or the path of a .json file, each with "
+            "@ROUNDING behind it or not"
         )
 
 

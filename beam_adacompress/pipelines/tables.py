@@ -331,11 +331,11 @@ def _said_of_worth(made: Family) -> str:
 def _run_show(argv: Sequence[str]) -> int:
     given, _ = SHOW.parse(argv)
     try:
-        luminance, chrominance = quantisation(given["family"], given["quality"], files.read)
+        luminance, chrominance, rounding = quantisation(given["family"], given["quality"], files.read)
     except ValueError as error:
         raise UsageError(str(error)) from error
     made = family(given["family"], files.read)
-    tell(family=made.name, quality=given["quality"], luminance=luminance, chrominance=chrominance)
+    tell(family=made.name, quality=given["quality"], rounding=rounding, luminance=luminance, chrominance=chrominance)
     print(shown(made, given["quality"]))
     return 0
 
