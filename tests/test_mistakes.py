@@ -15,6 +15,8 @@ from beam_adacompress.pipelines.mistakes import check_models, heard_by, unheard
 from beam_adacompress.pipelines.serve import PipelineOptions
 from beam_adacompress.policy.policies import Serving
 
+LOGGED_IN = credentials._logged_in  # before conftest puts another in its place
+
 OUT = "--output=TMP/out"
 NO_IMAGES = "no images found in TMP/empty: give a folder, a glob such as 'DIR/*.jpg', or gs://BUCKET/FOLDER"
 NO_INPUT = "the input TMP/nowhere does not exist"
@@ -136,6 +138,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(encoded(picture()))
     (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(credentials, "_logged_in", LOGGED_IN)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")  # where nobody listens
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)

@@ -220,8 +220,8 @@ def test_wrong_usage_is_one_sentence(corpus, tmp_path, options, message, capsys)
         (["--template_location=gs://b/t"], "retraining goes by what its jobs come to, so it cannot be a template"),
     ],
 )
-def test_on_dataflow(corpus, options, message, capsys):
-    arguments = ["--input", str(corpus), "--output=gs://photos/out", "--score-with=picky", "--retrain-on-drift"]
+def test_on_dataflow(options, message, capsys):
+    arguments = ["--input=gs://photos/in", "--output=gs://photos/out", "--score-with=picky", "--retrain-on-drift"]
     assert cli.main(["compress", *arguments, *options, "--runner=DataflowRunner"]) == 2
     assert message in capsys.readouterr().err
 

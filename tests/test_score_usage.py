@@ -132,8 +132,7 @@ def test_a_cache_that_cannot_be_written_is_found_before_the_first_call(run, tmp_
         (["--runner=DataflowRunner"], "which Dataflow's workers do not share: give --cache gs://..."),
     ],
 )
-def test_limits_that_would_not_hold_are_refused(run, tmp_path, monkeypatch, capsys, options, message):
-    monkeypatch.setattr(cli, "check_credentials", lambda argv: None)
+def test_limits_that_would_not_hold_are_refused(run, tmp_path, capsys, options, message):
     arguments = ["--input", str(run), "--output", str(tmp_path / "score"), "--backend", "google-vision"]
     assert cli.main(["score", *arguments, "--max-calls=5", *options]) == 2
     assert message in capsys.readouterr().err

@@ -81,7 +81,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     check_limits(job.asking, job.cache, options)
-    check_reachable("an evaluation", options, input=job.input, output=job.output, cache=job.cache)
+    check_reachable("an evaluation", options, output=job.output, cache=job.cache, input=job.input)
     check_apart(job.input, job.output)
     check_models(options, job.backend)
     if importlib.util.find_spec("matplotlib") is None:
