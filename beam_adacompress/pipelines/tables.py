@@ -288,7 +288,7 @@ def _run_fit(argv: Sequence[str]) -> int:
         raise UsageError(str(error)) from error
     options = PipelineOptions(rest)
     FileSystems.set_options(options)
-    check_reach(options, input=job.input, output=job.output)
+    check_reach(options, output=job.output, input=job.input)
     check_apart(job.input, job.output)
     if next(find_images(job.input), None) is None:
         raise no_images(job.input)
