@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from conftest import IN_PROCESS, encoded, files_of, picture
+from conftest import IN_PROCESS, files_of
 
 from beam_adacompress.pipelines import cli, compress, job_file, tables
 from beam_adacompress.pipelines.job_file import Record, arguments, given_options
@@ -27,7 +27,7 @@ def config(tmp_path):
     return write
 
 
-def test_a_run_and_its_repetition(corpus, compress, tmp_path, capsys):
+def test_a_run_and_its_repetition(corpus, compress, tmp_path):
     again, options = tmp_path / "again", ["--quality=20", "--no-progressive", "--seed=3", "--max_failures=0.5"]
     assert compress(corpus, tmp_path / "out", *options) == 0
     recorded = tomllib.loads((tmp_path / "out" / "job.toml").read_text())
@@ -52,9 +52,6 @@ def test_a_run_and_its_repetition(corpus, compress, tmp_path, capsys):
     options, repeated = (json.loads((run / "summary.json").read_text())["options"] for run in (tmp_path / "out", again))
     assert options == repeated
     assert tomllib.loads((again / "job.toml").read_text())["compress"]["output"] == str(again)
-    capsys.readouterr()
-    assert cli.main(["compress", f"--config={tmp_path / 'out' / 'job.toml'}"]) == 0  # goes on, and finds all done
-    assert files_of(tmp_path / "out" / "images") == images
 
 
 def test_a_run_that_is_written_down_and_not_run(corpus, tmp_path, capsys):
@@ -220,14 +217,3 @@ def test_a_record_says_what_was_left_as_it_was(tmp_path, monkeypatch):
     assert "# flatten = false" in lines
     assert "# quality =" in lines
     assert tomllib.loads("\n".join(lines))["compress"]["policy"] == ["/p/1"]
-
-
-def test_fitted_tables_from_a_file(tmp_path, config, capsys):
-    for index in range(3):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        (tmp_path / "in" / f"{index}.jpg").write_bytes(encoded(picture(seed=index)))
-    path = config(
-        f"[tables.fit]\ninput = '{tmp_path / 'in'}'\noutput = '{tmp_path / 'mine.json'}'\nrunner = 'FnApiRunner'"
-    )
-    assert cli.main(["tables", "fit", "--config", path]) == 0
-    assert capsys.readouterr().out.startswith("mine: fitted to 3 images\n")
