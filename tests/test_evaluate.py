@@ -534,7 +534,7 @@ def refused(capsys, *arguments):
 
 def test_no_images(mine, tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    assert "there are no images in" in refused(capsys, tmp_path / "in", tmp_path / "out", [mine], ["texture"])
+    assert "no images found in" in refused(capsys, tmp_path / "in", tmp_path / "out", [mine], ["texture"])
 
 
 def test_no_test_images(photographs, mine, tmp_path, capsys):

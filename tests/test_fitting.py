@@ -220,7 +220,7 @@ def test_show(capsys):
         (["fit", "--input=/in", "--output=/x.txt"], 2, "the output /x.txt must end in .json"),
         (["fit", "--input=/in", "--output=/x.json", "--deepn-thresholds=1"], 2, "must be ranking or two numbers like"),
         (["fit", "--input=/in", "--output=/x.json", "--per-class=0"], 2, "per_class must be at least 1, got 0"),
-        (["fit", "--input=/nowhere", "--output=/tmp/x.json"], 1, "no image in /nowhere can be read"),
+        (["fit", "--input=/nowhere", "--output=/tmp/x.json"], 1, "the input /nowhere does not exist"),
         (["show", "nonsense"], 2, "unknown quantisation tables 'nonsense'; known: annexk"),
         (["show", "/nowhere.json"], 1, "the tables /nowhere.json cannot be read: No such file or directory"),
         (["draw"], 2, "unknown 'draw'; adacompress tables knows fit and show"),
