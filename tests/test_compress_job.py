@@ -59,6 +59,7 @@ def test_a_run_from_end_to_end(corpus, compress, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == [
         "_adacompress",
         "images",
+        "job.toml",
         "manifest",
         "report.html",
         "summary.json",

@@ -223,7 +223,7 @@ def test_show(capsys):
         (["fit", "--input=/nowhere", "--output=/tmp/x.json"], 1, "the input /nowhere does not exist"),
         (["show", "nonsense"], 2, "unknown quantisation tables 'nonsense'; known: annexk"),
         (["show", "/nowhere.json"], 1, "the tables /nowhere.json cannot be read: No such file or directory"),
-        (["draw"], 2, "unknown 'draw'; adacompress tables knows fit and show"),
+        (["draw"], 2, "unknown 'draw'; adacompress tables knows fit, show"),
     ],
 )
 def test_wrong_usage(arguments, status, message, capsys):
