@@ -55,6 +55,8 @@ ALL = [(prog, name, action) for prog, line in LINES.items() for name, action in 
 
 
 def test_there_are_options_of_all_commands():
+    without = [name for name in cli.COMMANDS if not cli.of_command(name)[1]]
+    assert without == [], "their modules need LINES, as the others have them: --config and completion go by it"
     assert len(LINES) >= 15
     assert len(ALL) > 150
 

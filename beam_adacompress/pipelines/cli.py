@@ -160,7 +160,7 @@ def _dispatch(common: Common, arguments: list[str]) -> int:
 def of_command(name: str) -> tuple[Callable[[Sequence[str]], int], Mapping[str, CommandLine]]:
     """What runs a command, and what it takes, by the word after it; `""` where there is none."""
     module = importlib.import_module(COMMANDS[name].module)
-    return module.run, module.LINES
+    return module.run, getattr(module, "LINES", {})
 
 
 def _words(arguments: Sequence[str]) -> list[str]:
