@@ -39,6 +39,7 @@ DIFFER = {
     "--quality": "tables show needs one",
     "--seed": "of whatever is drawn there",
     "--tables": "train takes several, a policy's to choose from",
+    "--logs": "train shows learning, the others drift",
     "--score-with": "serve looks for drift by it",
     "--no-optimize": "train measures what the encoder does that the policy is for",
     "--no-progressive": "as --no-optimize",

@@ -31,6 +31,7 @@ from beam_adacompress.backends import Backend, Terms
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.compress_job import CompressJob
 from beam_adacompress.pipelines.options import adder
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.policy.policies import Policy
 from beam_adacompress.prediction import MACHINE, Asked, Machines, Prediction, Promised, Scored, Tried, predict
 from beam_adacompress.prediction_text import said
@@ -80,7 +81,8 @@ class DryRunOptions(PipelineOptions):
             "--worker-price",
             type=float,
             metavar="USD",
-            help="with --dry-run: price of one worker of Dataflow for an hour, its memory and disk included",
+            help="with --dry-run: price of one worker of Dataflow for an hour, its memory and disk included (not "
+            "given: no cost of workers is told)",
         )
 
 
@@ -158,7 +160,9 @@ def run(job: CompressJob, how: DryRun, options: PipelineOptions, flags: Sequence
     policy = job.loaded
     if policy is not None and (warning := policy.warning(job.settings())) is not None:
         print(warning, file=sys.stderr)
-    for line in said(rehearse(job, how, options, flags)):
+    predicted = rehearse(job, how, options, flags)
+    tell(plan=predicted)
+    for line in said(predicted):
         print(line)
     return 0
 

@@ -114,7 +114,7 @@ class DriftOptions:
             "--logs",
             metavar="FOLDER",
             help="for TensorBoard, on a disk: agreement, reward, evidence of drift and state, and what came of "
-            "training again",
+            "training again (not given: no curves are written)",
         )
 
 

@@ -24,7 +24,14 @@ from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import AskingOptions, BackendOptions, check_limits, only
 from beam_adacompress.pipelines.job_file import Record
 from beam_adacompress.pipelines.mistakes import check_models, check_reach, unheard
-from beam_adacompress.pipelines.options import CommandLine, JobOptions, PlanOptions, UsageError, absolute, check_failures
+from beam_adacompress.pipelines.options import (
+    CommandLine,
+    JobOptions,
+    PlanOptions,
+    UsageError,
+    absolute,
+    check_failures,
+)
 from beam_adacompress.pipelines.plan import described, plan
 from beam_adacompress.pipelines.policy_options import PolicyOptions, policy_of
 from beam_adacompress.pipelines.progress import Progress, Scoring
