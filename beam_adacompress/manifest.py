@@ -24,21 +24,22 @@ class ManifestRow(NamedTuple):
     status: str  # `compressed`, `kept` or `failed`
     reason: Optional[str]  # why it was kept or failed
     output: Optional[str]  # path of the result relative to images/; None where it failed
-    quality: Optional[int]  # chosen, 1..100; the file has it only where status is `compressed`
+    quality: Optional[int]  # chosen, 1 to 100; the file has it only where status is `compressed`
     tables: Optional[str]  # chosen quantisation-table family
     subsampling: Optional[str]  # of the result; None for grayscale, kept and failed ones
     width: Optional[int]  # pixels, as displayed
-    height: Optional[int]
-    bytes_in: Optional[int]
-    bytes_out: Optional[int]
-    sha256_in: Optional[str]  # hex
-    sha256_out: Optional[str]
-    policy_version: Optional[str]
+    height: Optional[int]  # pixels, as displayed
+    bytes_in: Optional[int]  # bytes of the input
+    bytes_out: Optional[int]  # bytes of the result
+    sha256_in: Optional[str]  # of the input, hex
+    sha256_out: Optional[str]  # of the result, hex
+    policy_version: Optional[str]  # who chose: a policy, or `fixed`
     propensity: Optional[float]  # probability of the chosen action, (0, 1]
-    expected_agreement: Optional[float]  # 0..1; None where the policy makes no promise
+    expected_agreement: Optional[float]  # 0 to 1; None where the policy makes no promise
     error: Optional[str]  # one sentence, where it failed
-    seconds: Optional[float]  # of decoding and encoding
-    verified_by: Optional[str] = None  # backends that agreed before the choice was made
+    seconds: Optional[float]  # s, of decoding and encoding; the only column that differs between equal runs
+    # backends, with versions, that were asked before the choice; where reason is `chosen`, they agreed with no quality
+    verified_by: Optional[str] = None
     engine: Optional[str] = None  # what encoded it: `native` or `pillow`; None for kept and failed images
 
     @property

@@ -32,13 +32,12 @@ from apache_beam.coders import StrUtf8Coder
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.gcp.pubsub import ReadFromPubSub
 from apache_beam.io.watch import PollFn, PollResult, Watch, after_total_of, never
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_adacompress import naming
 from beam_adacompress.errors import AdaCompressError, ImageError
-from beam_adacompress.transforms import files
+from beam_adacompress.transforms import files, metrics
 from beam_adacompress.transforms.files import FoundFile
 from beam_adacompress.transforms.notify import ABOUT
 from beam_adacompress.transforms.outputs import FAILURES, ImagesAndFailures, SeveralOutputs
@@ -132,7 +131,7 @@ class _List(PollFn):
         self._every = every
         self._only_new = only_new
         self._next: Optional[float] = None
-        self._failed = Metrics.counter("adacompress.WatchImages", "listings_failed")
+        self._failed = metrics.counter("WatchImages", "listings_failed")
 
     def default_output_coder(self) -> StrUtf8Coder:
         return StrUtf8Coder()
@@ -167,7 +166,7 @@ class _LocateFound(beam.DoFn):
         self._root = root
         self._folder = folder
         self._out, self._finished, self._failed = (
-            Metrics.counter("adacompress.WatchImages", name) for name in ("images_out", "finished", "failed")
+            metrics.counter("WatchImages", name) for name in ("images_out", "finished", "failed")
         )
 
     def process(self, element: tuple[tuple[str, float], str]) -> Iterator[Any]:
@@ -292,7 +291,7 @@ class _LocateTold(beam.DoFn):
         self._root = root
         self._lateness = lateness
         self._out, self._ignored, self._failed = (
-            Metrics.counter("adacompress.LocateImages", name) for name in ("images_out", "ignored", "failed")
+            metrics.counter("LocateImages", name) for name in ("images_out", "ignored", "failed")
         )
 
     def process(self, message: Any, timestamp: Any = beam.DoFn.TimestampParam) -> Iterator[Any]:

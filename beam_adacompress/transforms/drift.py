@@ -5,15 +5,6 @@
 Only a few numbers of each score cross a shuffle, and they are merged before they do. A detector looks at one score
 after the other, so the windows of a key come together at one worker: of a bounded input at the end, in the order of
 time; of an unbounded one as they come, with Beam's state in between.
-
-Counters stand in the namespace `adacompress.EstimateDrift`:
-
-| metric | unit |
-|---|---|
-| scores_in | scores |
-| not_scored, explored | of those, the ones that say nothing of what is served, and are not counted |
-| estimates_out | rows |
-| retrain | of those, the ones that ask for retraining |
 """
 
 from __future__ import annotations
@@ -25,7 +16,6 @@ from typing import Any, Optional, Union
 
 import apache_beam as beam
 from apache_beam import coders
-from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.transforms.trigger import DefaultTrigger
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
@@ -45,7 +35,7 @@ from beam_adacompress.drift.watch import Watch, Watching
 from beam_adacompress.policy import artefact
 from beam_adacompress.policy.policies import Serving
 from beam_adacompress.records import SCORED, Choice, DriftEstimate
-from beam_adacompress.transforms import files, publishing, rows
+from beam_adacompress.transforms import files, metrics, publishing, rows
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.runners import check_runner
 
@@ -197,9 +187,9 @@ def _check_windows(windowing: Any, bounded: bool) -> None:
 class _Observe(beam.DoFn):
     def __init__(self, by: Optional[Union[str, Callable[[Any], Any]]]) -> None:
         self._by = by
-        self._in = Metrics.counter(f"adacompress.{_STAGE}", "scores_in")
-        self._not_scored = Metrics.counter(f"adacompress.{_STAGE}", "not_scored")
-        self._explored = Metrics.counter(f"adacompress.{_STAGE}", "explored")
+        self._in = metrics.counter(_STAGE, "scores_in")
+        self._not_scored = metrics.counter(_STAGE, "not_scored")
+        self._explored = metrics.counter(_STAGE, "explored")
 
     def process(self, row: Any) -> Iterator[tuple[str, Observation]]:
         self._in.inc()
@@ -277,8 +267,8 @@ class _Watcher(beam.DoFn):
     def __init__(self, how: Watching, levels: _Levels) -> None:
         self._how = how
         self._levels = levels
-        self._out = Metrics.counter(f"adacompress.{_STAGE}", "estimates_out")
-        self._retrain = Metrics.counter(f"adacompress.{_STAGE}", "retrain")
+        self._out = metrics.counter(_STAGE, "estimates_out")
+        self._retrain = metrics.counter(_STAGE, "retrain")
 
     def setup(self) -> None:
         self._levels.open()

@@ -5,13 +5,7 @@
 
 In a batch job LATEST is read once, when the job starts, so that all workers go by one version. In a streaming job each
 worker process looks by itself, every so many seconds, between two rows. Whatever goes wrong then, what is in service
-stays there. Counters in the namespace `adacompress.STAGE`:
-
-| metric | counts |
-|---|---|
-| policies_loaded | versions that went into service, in each worker process |
-| policies_refused | newer ones that did not |
-| looks_failed | times that LATEST or STATE could not be read |
+stays there.
 """
 
 from __future__ import annotations
@@ -24,12 +18,11 @@ from collections.abc import Callable
 from typing import Any, Generic, Optional, TypeVar
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from beam_adacompress.drift.loop import Advice
 from beam_adacompress.policy.policies import DEFAULT
-from beam_adacompress.transforms import control, publishing
+from beam_adacompress.transforms import control, metrics, publishing
 
 REFRESH = 60.0  # seconds between looks, in streaming jobs that do not say otherwise
 
@@ -194,7 +187,7 @@ class Service(Generic[Made]):
         return Following(newest, self._make, advice, self._refresh, self._count)
 
     def _count(self, name: str) -> None:
-        Metrics.counter(f"adacompress.{self._stage}", name).inc()
+        metrics.counter(self._stage, name).inc()
 
 
 def refresh_for(images: beam.PCollection[Any], policy: str, refresh: Optional[float]) -> Optional[float]:

@@ -6,14 +6,7 @@
 
 In a batch job that is the last stage. In a streaming job scores and estimates come in windows; once an estimate says
 retrain, scores are gathered until there are enough, see `drift.loop`. Meanwhile a file beside the published policies
-tells the other stages of the job how many images to score, see `transforms.control`. Counters in the namespace
-`adacompress.RetrainAgent`:
-
-| metric | counts |
-|---|---|
-| published, kept, failed | rows with that status |
-| looks_failed | times that it could not be read which policy is in service; an estimate is passed over then |
-| advice_failed | times that the file for the other stages could not be written |
+tells the other stages of the job how many images to score, see `transforms.control`.
 """
 
 from __future__ import annotations
@@ -27,7 +20,6 @@ from typing import Any, Optional
 
 import apache_beam as beam
 from apache_beam.coders import BytesCoder, StrUtf8Coder
-from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec
 from apache_beam.transforms.window import GlobalWindows
 
@@ -39,7 +31,7 @@ from beam_adacompress.policy.policies import Policy, Serving
 from beam_adacompress.policy.retraining import Retraining
 from beam_adacompress.records import Choice, DriftEstimate, Retrained, Score
 from beam_adacompress.scores import MostRecent, from_parquet, score_of, to_parquet
-from beam_adacompress.transforms import control, rows
+from beam_adacompress.transforms import control, metrics, rows
 from beam_adacompress.transforms.drift import is_bounded
 from beam_adacompress.transforms.merging import Merge
 from beam_adacompress.transforms.replacing import FAILED, KEPT, Replacing
@@ -219,7 +211,7 @@ class _Retraining(beam.DoFn):
 
 
 def _count(name: str) -> None:
-    Metrics.counter(f"adacompress.{_STAGE}", name).inc()
+    metrics.counter(_STAGE, name).inc()
 
 
 class _Once(_Retraining):
