@@ -33,7 +33,7 @@ class ManifestRow(NamedTuple):
     bytes_out: Optional[int]  # bytes of the result
     sha256_in: Optional[str]  # of the input, hex
     sha256_out: Optional[str]  # of the result, hex
-    policy_version: Optional[str]  # who chose: a policy, or `fixed`
+    policy_version: Optional[str]  # who chose, e.g. `fixed-35` where no policy did
     propensity: Optional[float]  # probability of the chosen action, (0, 1]
     expected_agreement: Optional[float]  # 0 to 1; None where the policy makes no promise
     error: Optional[str]  # one sentence, where it failed
