@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import importlib
 import inspect
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,7 +65,7 @@ def parser_of(*command: str) -> Parser:
         raise _Captured(parser)
 
     module = importlib.import_module(cli.COMMANDS[command[0]].module)
-    with mock.patch.object(argparse.ArgumentParser, "print_help", capture):
+    with mock.patch.object(argparse.ArgumentParser, "print_help", capture), contextlib.redirect_stdout(io.StringIO()):
         try:
             module.run([*command[1:], "--help"])
         except _Captured as captured:
@@ -79,9 +81,9 @@ def commands() -> list[tuple[str, ...]]:
             parser_of(name)
             all_of_them.append((name,))
         except LookupError:
-            with mock.patch("builtins.print") as printed:
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
                 importlib.import_module(cli.COMMANDS[name].module).run(["--help"])
-            usage = "\n".join(str(call.args[0]) for call in printed.call_args_list)
+            usage = printed.getvalue()
             more = [part for own, parts in _SUBCOMMANDS.findall(usage) if own == name for part in parts.split("|")]
             all_of_them += [(name, part) for part in dict.fromkeys(more)]
     return all_of_them

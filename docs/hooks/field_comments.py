@@ -1,9 +1,13 @@
-"""A griffe extension: the comment behind a field of a row is its documentation in the API reference."""
+"""A griffe extension: comments and docstrings as this package writes them, for the API reference.
+
+The comment behind a field of a row is its documentation; arguments that share a sentence (`low, high: ...`) have it each.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +36,18 @@ def comment_of(lines: list[str], node: ast.AnnAssign) -> str:
     return " ".join(above or inside or within)
 
 
+_SHARED = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +.*)*)", re.MULTILINE)
+
+
 class FieldComments(griffe.Extension):
-    """Takes the comment of a field where it has no docstring."""
+    """Takes the comment of a field where it has no docstring, and gives each of several arguments their sentence."""
+
+    def on_instance(self, *, node: Any, obj: griffe.Object, **kwargs: Any) -> None:
+        """Called by griffe for each object that it finds."""
+        if obj.docstring is not None and obj.kind is not griffe.Kind.ATTRIBUTE:
+            head, arguments, rest = obj.docstring.value.partition("Args:\n")
+            inside, raises, after = rest.partition("Raises:\n")
+            obj.docstring.value = head + arguments + _SHARED.sub(_each, inside) + raises + after
 
     def on_attribute_instance(self, *, node: Any, attr: griffe.Attribute, **kwargs: Any) -> None:
         """Called by griffe for each attribute that it finds."""
@@ -41,6 +55,10 @@ class FieldComments(griffe.Extension):
             return
         if comment := comment_of(_lines(attr.filepath), node):
             attr.docstring = griffe.Docstring(comment[:1].upper() + comment[1:], parent=attr)
+
+
+def _each(shared: re.Match[str]) -> str:
+    return "\n".join(f"{shared[1]}{name}: {shared[3]}" for name in shared[2].split(", "))
 
 
 @functools.cache
