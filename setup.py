@@ -28,6 +28,7 @@ TRAIN = [*REPORT, "optuna>=4", "tensorboard>=2.18", "tensorflow>=2.18"]
 DCT = ["jpeglib>=1.0.2,<1.1; sys_platform != 'linux' or platform_machine == 'x86_64'"]
 DRIFT = ["river>=0.21"]
 YAML = ["apache-beam[yaml]>=2.77,<3"]
+DOCS = ["latex2mathml>=3.77", "mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
     *GCP,
@@ -51,6 +52,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "sybil>=8",
     "webdataset>=0.2",
 ]
 
@@ -157,6 +159,7 @@ setup(
         "drift": DRIFT,
         "yaml": YAML,
         "demo": DEMO,
+        "docs": DOCS,
         "test": TEST,
         "all": [*GCP, *REKOGNITION, *LITERT, *TRAIN, *DCT, *DRIFT, *YAML, *DEMO],
     },

@@ -93,6 +93,16 @@ def make_corpus(folder: Path) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "docs" not in config.option.markexpr:
+        slow = pytest.mark.skip(
+            reason="builds the documentation, or takes minutes: pytest -m docs, with the extra docs"
+        )
+        for item in items:
+            if item.get_closest_marker("docs"):
+                item.add_marker(slow)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds the answers of another in the user's cache folder."""

@@ -33,7 +33,7 @@ def test_it_is_short():
     assert len(lines) < 40
 
 
-def test_the_readme_shows_it():
-    readme = (EXAMPLE.parent.parent / "README.md").read_text()
+def test_the_documentation_shows_it():
+    page = (EXAMPLE.parent.parent / "docs" / "how-to" / "compose.md").read_text()
     shown = EXAMPLE.read_text().partition("with beam.Pipeline")[2]
-    assert shown.strip() in readme
+    assert shown.strip() in page

@@ -1,8 +1,7 @@
-"""The code in docs/backends.md and docs/policies.md runs."""
+"""Links lead somewhere, and the code blocks of the pages run. Those that take minutes: tests/test_docs_site.py."""
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import re
@@ -11,13 +10,15 @@ import types
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
+import documents
 import pytest
 import shards
 import yaml
 from conftest import encoded, picture
+from documents import CHECKOUT, DOCS, Session
 from loopback import json_reply, serving
 from PIL import Image
+from test_yaml import tape_of
 
 from beam_adacompress import Label, Query, backends, dct_networks
 from beam_adacompress.backends.client import Client
@@ -25,19 +26,18 @@ from beam_adacompress.backends.manners import Manners
 from beam_adacompress.jpeg.tables import LEARNABLE
 from beam_adacompress.policy.verify import LADDER
 
-DOCS = Path(__file__).parent.parent / "docs"
-PIPELINE, DCT, BACKEND = re.findall("```python\n(.*?)```", (DOCS / "backends.md").read_text(), re.DOTALL)
-
-POLICIES = re.findall("```python\n(.*?)```", (DOCS / "policies.md").read_text(), re.DOTALL)
-
-
-CHECKOUT = DOCS.parent
+README = CHECKOUT / "README.md"
 PAGES = sorted(
-    page for pattern in ("*", "docs/*", "examples/**/*", "deploy/**/*") for page in CHECKOUT.glob(f"{pattern}.md")
+    page for pattern in ("*", "docs/**/*", "examples/**/*", "deploy/**/*") for page in CHECKOUT.glob(f"{pattern}.md")
 )
+SITE = sorted(page for page in [README, *DOCS.rglob("*.md")])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def named(page: Path) -> str:
+    return str(page.relative_to(CHECKOUT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page):
     text = re.sub("```.*?```", "", page.read_text(), flags=re.DOTALL)
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
@@ -53,45 +53,154 @@ def headings(page):
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+def test_every_page_is_in_the_navigation():
+    def entries(part: Any) -> Any:
+        for each in part if isinstance(part, list) else part.values():
+            yield from [each] if isinstance(each, str) else entries(each)
+
+    text = re.sub(r"!!\S+", "", (CHECKOUT / "mkdocs.yml").read_text())
+    assert set(entries(yaml.safe_load(text)["nav"])) == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+
+
 def test_the_flink_example_is_a_cluster():
     cluster = yaml.safe_load((CHECKOUT / "examples" / "flink" / "session-cluster.yaml").read_text())
     names = [each["name"] for each in cluster["spec"]["taskManager"]["podTemplate"]["spec"]["containers"]]
     assert (cluster["kind"], names) == ("FlinkDeployment", ["flink-main-container", "beam-worker-pool"])
 
 
-def test_a_policy_in_a_pipeline(tmp_path, monkeypatch, capsys):
+# ---- Code blocks. PYTHON are the pages whose Python runs; of all others every block is checked as far as that goes.
+
+PYTHON = {
+    "README.md",
+    "docs/tutorial.md",
+    "docs/how-to/compose.md",
+    "docs/how-to/verify.md",
+    "docs/how-to/score.md",
+    "docs/how-to/add-a-backend.md",
+    "docs/how-to/dct-networks.md",
+    "docs/how-to/close-the-loop.md",
+    "docs/how-to/formats.md",
+    "docs/how-to/read-the-manifest.md",
+    "docs/explanation/agreement.md",
+}
+
+
+def test_no_python_is_left_out():
+    assert {named(page) for page in SITE if "```python" in page.read_text()} == PYTHON
+
+
+@pytest.mark.parametrize("page", [page for page in SITE if named(page) not in PYTHON], ids=named)
+def test_commands_are_what_the_parsers_take(page):
+    Session().read(page)
+
+
+@pytest.mark.parametrize("language", ["console", "bash"])
+@pytest.mark.parametrize("page", [page for page in SITE if named(page) in PYTHON], ids=named)
+def test_commands_beside_python_are_what_the_parsers_take(page, language, tmp_path):
+    fences = re.findall(rf"^```{language}\n.*?^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "page.md").write_text("\n\n".join(fences))
+    Session().read(tmp_path / "page.md")
+
+
+def test_languages_are_known():
+    languages = {name for page in SITE for name in re.findall(r"^```(\w+)", page.read_text(), re.MULTILINE)}
+    assert languages <= {*documents.LANGUAGES, "py", "yaml", "json", "sql", "java", "math"}
+
+
+@pytest.mark.parametrize("page", SITE, ids=named)
+def test_data_in_blocks_is_of_its_kind(page):
+    for language, text in re.findall(r"^```(yaml|json)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        {"yaml": yaml.safe_load, "json": json.loads}[language](text)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a page is read: with a photograph, and a service that was recorded."""
     (tmp_path / "a.jpg").write_bytes(encoded(picture(320, 240)))
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(encoded(picture(320, 240, seed=ord(name))))
+    tape_of(tmp_path / "replies.jsonl", ["a.jpg", "b.jpg", "c.jpg"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
-    (code,) = POLICIES
-    exec(code, {})
-    key, tables, quality, status = capsys.readouterr().out.split()
+    return tmp_path
+
+
+@pytest.fixture
+def pipelines(folder, monkeypatch):
+    """Pipelines of a page, which name no runner, take the one that starts fastest."""
+    documents.local_pipelines(monkeypatch)
+    return folder
+
+
+def test_compose(pipelines):
+    session = Session().read(DOCS / "how-to" / "compose.md")
+    key, tables, quality, status = session.last("python").split()
     assert (key, status) == ("a.jpg", "compressed")
     assert tables in LEARNABLE
     assert int(quality) in LADDER
 
 
-def test_formats_in_a_pipeline(tmp_path, monkeypatch):
-    (code,) = re.findall("```python\n(.*?)```", (DOCS / "formats.md").read_text(), re.DOTALL)
+def test_verify(pipelines):
+    session = Session().read(DOCS / "how-to" / "verify.md")
+    key, tables, quality, *backend = session.last("python").split()
+    assert (key, backend[0]) == ("a.jpg", "replay")
+    assert tables in LEARNABLE
+    assert int(quality) == LADDER[0], "it sees the same at any quality"
+
+
+def test_score(pipelines):
+    key, agreement, reward = Session().read(DOCS / "how-to" / "score.md").last("python").split()
+    assert (key, agreement) == ("a.jpg", "1")
+    assert 0 < float(reward) < 1
+
+
+def test_the_loop_is_defined(folder):
+    session = Session().read(DOCS / "how-to" / "close-the-loop.md")
+    assert callable(session.names["loop"])
+
+
+def test_calibration(folder):
+    assert Session().read(DOCS / "explanation" / "agreement.md").last("python") == "99\n0.059\n1\n"
+
+
+def test_the_manifest_in_pandas(folder):
+    pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
+    session = Session(runs=lambda command: True).read(DOCS / "how-to" / "read-the-manifest.md")
+    assert [command.split()[1] for command in session.ran] == ["compress", "score"]
+    assert session.names["manifest"].status.tolist() == ["compressed"] * 3
+    assert "1.000 agree" in session.last("python")
+
+
+def test_rolling_back(folder, capsys):
+    text = (DOCS / "how-to" / "roll-back.md").read_text().replace("gs://bucket/policies", "policies")
+    (folder / "page.md").write_text(text.replace("publish policy/", "publish default"))
+    session = Session(runs=lambda command: "rollback" not in command).read(folder / "page.md")
+    assert [command.split()[2] for command in session.ran] == ["publish", "list", "show"]
+    assert (folder / "policies" / "LATEST").is_file()
+
+
+def test_the_tutorial_up_to_the_network(folder):
+    pytest.importorskip("skimage", reason="needs the photographs: pip install 'beam-adacompress[demo]'")
+    session = Session(runs=lambda command: True).read(DOCS / "tutorial.md", until="## 4.")
+    assert len(session.ran) == 3
+    rows = session.last("python").splitlines()
+    assert [row.split()[0] for row in rows] == [
+        "china.jpg",
+        "flower.jpg",
+        "hubble_deep_field.jpg",
+        "retina.jpg",
+        "rocket.jpg",
+    ]
+
+
+def test_formats(tmp_path, monkeypatch):
+    (code,) = re.findall("```python\n(.*?)```", (DOCS / "how-to" / "formats.md").read_text(), re.DOTALL)
     kind = shards.KINDS[0]
     shards.make(kind, tmp_path / "b" / "train-0.tfrecord", {"a.jpg": encoded(picture(320, 240))})
-    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
+    documents.local_pipelines(monkeypatch)
     exec(code.replace("gs://", f"{tmp_path}/"), {})
     ((label, data),) = shards.read(kind, tmp_path / "b" / "small" / "images" / "train-0.tfrecord")
     assert (label, Image.open(io.BytesIO(data)).size) == ("a.jpg", (320, 240))
-
-
-def test_the_pipeline(tmp_path, monkeypatch, capsys):
-    (tmp_path / "a.jpg").write_bytes(encoded(picture()))
-    row = {"service": "s", "dataset": "d", "image": "a.jpg", "bytes": 1, "error": 0, "labels": [["cat", 0.5]]}
-    lines = [json.dumps(row | {"quality": quality}) for quality in (None, 35)]
-    (tmp_path / "replies.jsonl").write_text("\n".join(lines))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
-    exec(PIPELINE, {})
-    key, agreement, reward = capsys.readouterr().out.split()
-    assert (key, agreement) == ("a.jpg", "1")
-    assert 0 < float(reward) < 1
 
 
 def test_the_network_on_dct_input(tmp_path, monkeypatch):
@@ -111,7 +220,7 @@ def test_the_network_on_dct_input(tmp_path, monkeypatch):
             (tmp_path / "photos" / name / f"{index}.jpg").write_bytes(photographs[name])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dct_networks, "build", small)
-    exec(DCT, {})
+    Session().read(DOCS / "how-to" / "dct-networks.md")
     backend = backends.backend("dct:network.tflite?labels=names.txt")
     backend.open()
     answers = backend.label([Query(photographs[name]) for name in ("light", "dark")], 1.0)
@@ -119,11 +228,12 @@ def test_the_network_on_dct_input(tmp_path, monkeypatch):
 
 
 def test_the_new_backend(monkeypatch):
+    (code,) = re.findall("```python\n(.*?)```", (DOCS / "how-to" / "add-a-backend.md").read_text(), re.DOTALL)
     monkeypatch.setenv("WHATSIT_KEY", "the key")
     names = {"__name__": "whatsit"}
     monkeypatch.setitem(sys.modules, "whatsit", types.ModuleType("whatsit"))
-    exec(BACKEND, names)
-    assert BACKEND.count("\n") < 60
+    exec(code, names)
+    assert code.count("\n") < 60
     with serving(lambda request: json_reply({"labels": [{"name": "cat", "score": 0.9}]})) as server:
         backend = names["Whatsit"](endpoint=server.url)
         backend.open()
@@ -131,3 +241,19 @@ def test_the_new_backend(monkeypatch):
         answered = Client(backend, Manners(pause=0.01)).ask(Query(b"an image")).result()
     assert (answered.answer, answered.calls) == ((Label("cat", 0.9),), 2)
     assert b"key=the+key&image=" in server.requests[0].body
+
+
+def test_the_readmes_pipeline(pipelines):
+    (code,) = re.findall("```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(code.strip().splitlines()) <= 12, "ten lines, and two imports"
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", printed)
+        exec(code, {})
+    key, before, after = printed.getvalue().split()
+    assert key == "a.jpg"
+    assert 0 < int(after) < int(before) == (pipelines / "a.jpg").stat().st_size
+
+
+def test_the_readme_is_one_screen():
+    assert len(README.read_text().splitlines()) <= 80

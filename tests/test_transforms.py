@@ -1,9 +1,6 @@
 """ChooseQuality and CompressJPEG alone in someone's pipeline."""
 
 import dataclasses
-import functools
-import pathlib
-import re
 import typing
 
 import apache_beam as beam
@@ -259,15 +256,3 @@ def test_wrong_input_is_refused_when_the_pipeline_is_built(source, transform, me
 def test_wrong_arguments_are_refused_at_once(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_the_readmes_pipeline(tmp_path, monkeypatch, capsys):
-    readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
-    code, _ = re.findall("```python\n(.*?)```", readme, re.DOTALL)  # the other one is examples/compose.py
-    (tmp_path / "a.jpg").write_bytes(encoded(picture(320, 240)))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(beam, "Pipeline", functools.partial(beam.Pipeline, runner="FnApiRunner"))
-    exec(code, {})
-    key, before, after = capsys.readouterr().out.split()
-    assert key == "a.jpg"
-    assert 0 < int(after) < int(before) == (tmp_path / "a.jpg").stat().st_size

@@ -1,6 +1,6 @@
 """A griffe extension: comments and docstrings as this package writes them, for the API reference.
 
-The comment behind a field of a row is its documentation; arguments that share a sentence (`low, high: ...`) have it each.
+The comment behind a field of a row is its documentation; arguments that share a sentence (`a, b: ...`) have it each.
 """
 
 from __future__ import annotations

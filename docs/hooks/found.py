@@ -67,10 +67,10 @@ class Ratio:
     def __init__(self, texts: Sequence[str]) -> None:
         self.mean, self.low, self.high = texts[:3]
         self.missed = texts[3].startswith("MORE")
-        self.goal = float(texts[4])
+        self.goal = texts[4]
 
     def __str__(self) -> str:
-        missed = f", **missed** {self.goal:.2f}" if self.missed else ""
+        missed = f", **missed** {self.goal}" if self.missed else ""
         return f"{rounded(self.mean)} ({rounded(self.low)} to {rounded(self.high)}){missed}"
 
 
@@ -199,26 +199,27 @@ def elsewhere() -> str:
     return "\n".join(table(["network", "photographs", "agreement", "bytes, of the fixed quality's"], rows))
 
 
+_AGENT = re.compile(
+    rf"^  (\w\S+) +all +(\d+) images: agreement {_NUMBER}, {_NUMBER} of quality 75, reward {_NUMBER}, {_INTERVAL}"
+)
+
+
+def _agents() -> list[tuple[str, ...]]:
+    lines = [line for _, line in by_network("rate_agreement.txt", "AdaCompress's agent")]
+    matches = [match.groups() for line in lines if (match := _AGENT.match(line))]
+    assert matches, "no agents"
+    return matches
+
+
+def agents() -> dict[str, Ratio]:
+    """Ratios of AdaCompress's agent by network, at the agreement that it comes to."""
+    return {network: Ratio((*ratio, "at most", "")) for network, _, _, _, _, *ratio in _agents()}
+
+
 def published_agent() -> str:
     """AdaCompress's agent as published."""
-    form = re.compile(
-        rf"^  (\w\S+) +all +(\d+) images: agreement {_NUMBER}, {_NUMBER} of quality 75, reward {_NUMBER}, {_INTERVAL}"
-    )
-    rows = []
-    for _, line in by_network("rate_agreement.txt", "AdaCompress's agent"):
-        if match := form.match(line):
-            network, images, agreement, size, reward, mean, low, high = match.groups()
-            rows.append(
-                [
-                    NETWORKS[network],
-                    images,
-                    agreement,
-                    size,
-                    reward,
-                    f"{rounded(mean)} ({rounded(low)} to {rounded(high)})",
-                ]
-            )
-    assert rows, "no agent"
+    found = agents()
+    rows = [[NETWORKS[network], *texts[:4], str(found[network])] for network, *texts in _agents()]
     head = ["network", "images", "agreement", "bytes, of quality 75", "reward", "bytes, of the fixed quality's"]
     return "\n".join(table(head, rows))
 
