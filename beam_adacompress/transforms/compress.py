@@ -35,7 +35,8 @@ class CompressJPEG(SeveralOutputs):
     Args:
       tables: quantisation-table family in the place of the chosen ones: a name in `jpeg.FAMILIES`, or the path of a
         fitted one's JSON file. The row's choice then names it.
-      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten: as in `jpeg.Settings`.
+      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten, engine: as in
+        `jpeg.Settings`.
 
     Raises:
       ValueError: an argument is out of range.
