@@ -20,7 +20,7 @@ from loopback import json_reply, serving
 from PIL import Image
 from test_yaml import tape_of
 
-from beam_adacompress import Label, Query, backends, dct_networks
+from beam_adacompress import Label, Query, backends, dct_networks, manifest, scores
 from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.jpeg.tables import LEARNABLE
@@ -108,6 +108,24 @@ def test_languages_are_known():
 def test_data_in_blocks_is_of_its_kind(page):
     for language, text in re.findall(r"^```(yaml|json)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
         {"yaml": yaml.safe_load, "json": json.loads}[language](text)
+
+
+def test_the_scheduled_job_is_that_of_the_template():
+    (text,) = re.findall("```json\n(.*?)```", (DOCS / "how-to" / "schedule.md").read_text(), re.DOTALL)
+    template = json.loads((CHECKOUT / "deploy" / "dataflow" / "schedule.compress.json").read_text())["launchParameter"]
+    shown = json.loads(text)["launchParameter"]
+    assert shown == {name: template[name] for name in ("jobName", "containerSpecGcsPath", "parameters")}
+
+
+def test_queries_name_columns_that_exist():
+    queries = re.findall("```sql\n(.*?)```", (DOCS / "how-to" / "read-the-manifest.md").read_text(), re.DOTALL)
+    assert len(queries) == 3
+    columns = {"manifest": manifest.FORMAT.schema.names, "scores": scores.FORMAT.schema.names}
+    for query in queries[:2]:
+        (table,) = re.findall(r"FROM photos\.(\w+)", query)
+        made = re.findall(r" AS (\w+)", query)
+        named = set(re.findall(r"\b[a-z_0-9]+\b", re.sub(r"'[^']*'|photos\.\w+", "", query)))
+        assert {name for name in named if not name.isdigit()} <= {*columns[table], *made}
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from documents import CHECKOUT, DOCS, Session
 from gcs import emulated
 
 from beam_adacompress.pipelines import cli
+from beam_adacompress.pipelines.providers import PROVIDERS
 
 pytestmark = pytest.mark.docs
 
@@ -167,6 +171,21 @@ def test_tables_are_fitted(reading, tmp_path):
     assert [command.split()[1] for command in session.ran] == ["tables", "tables", "compress"]
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())
     assert summary["images"]["failed"] == 0
+
+
+def test_the_pipeline_in_yaml_runs(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
+    (text,) = re.findall("```yaml\n(.*?)```", (DOCS / "how-to" / "yaml.md").read_text(), re.DOTALL)
+    text = text.replace("/path/that/adacompress/providers/printed/providers.yaml", str(PROVIDERS))
+    pandas.DataFrame({"key": ["a"], "data": [encoded(picture())]}).to_parquet(tmp_path / "photos.parquet")
+    (tmp_path / "page.yaml").write_text(text)
+    command = [sys.executable, "-m", "apache_beam.yaml.main", "--yaml_pipeline_file=page.yaml", "--runner=FnApiRunner"]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (part,) = tmp_path.glob("small.parquet*")
+    (row,) = pandas.read_parquet(part).to_dict("records")
+    assert (row["key"], row["choice"]["quality"], row["status"]) == ("a", 35, "compressed")
 
 
 # ---- What a cloud has to do: the job is built, as far as it can be without one.
