@@ -7,6 +7,7 @@ that goes. A text block below another block is what that prints, apart from its 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import io
@@ -103,6 +104,7 @@ class Session:
         """Runs or checks a command; says whether it ran."""
         command, _, comment = command.partition(" # ")
         status = re.search(r"exit status (\d+)", comment)
+        command = re.split(r" \| | > ", command)[0].strip()  # what other tools do with the output is theirs
         words = shlex.split(command)
         if words[0] == "adacompress":
             if self._runs(command) and not NEEDS_OTHERS.search(command):
@@ -153,7 +155,12 @@ def check(arguments: Iterable[str]) -> None:
     Raises:
       UsageError: an option is unknown, missing or malformed.
     """
-    words = list(arguments)
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # what every command takes
+    for name in ("--json", "--debug"):
+        common.add_argument(name, action="store_true")
+    for name in ("--config", "--write-config"):
+        common.add_argument(name)
+    _, words = common.parse_known_args(list(arguments))
     command = next(each for each in blocks.commands() if list(each) == words[: len(each)])
     parser = blocks.parser_of(*command)
     _, rest = parser.parse_known_args(words[len(command) :])

@@ -53,6 +53,12 @@ def headings(page):
     return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+def test_pictures_are_small():
+    pictures = [path for path in (DOCS / "pictures").iterdir() if path.suffix in (".png", ".webp")]
+    assert {path.name for path in pictures} == {"before-after.webp", "fixed-quality.png"}
+    assert [path.name for path in pictures if path.stat().st_size > 150_000] == []
+
+
 def test_every_page_is_in_the_navigation():
     def entries(part: Any) -> Any:
         for each in part if isinstance(part, list) else part.values():
@@ -101,13 +107,16 @@ def test_commands_beside_python_are_what_the_parsers_take(page):
 
 def test_languages_are_known():
     languages = {name for page in SITE for name in re.findall(r"^```(\w+)", page.read_text(), re.MULTILINE)}
-    assert languages <= {*documents.LANGUAGES, "py", "yaml", "json", "sql", "java", "math"}
+    assert languages <= {*documents.LANGUAGES, "py", "yaml", "json", "sql", "java", "math", "toml"}
 
 
 @pytest.mark.parametrize("page", SITE, ids=named)
 def test_data_in_blocks_is_of_its_kind(page):
-    for language, text in re.findall(r"^```(yaml|json)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
-        {"yaml": yaml.safe_load, "json": json.loads}[language](text)
+    for language, text in re.findall(r"^```(yaml|json|toml)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+        if language == "toml":
+            pytest.importorskip("tomllib", reason="comes with Python 3.11").loads(text)
+        else:
+            {"yaml": yaml.safe_load, "json": json.loads}[language](text)
 
 
 def test_the_scheduled_job_is_that_of_the_template():

@@ -18,6 +18,7 @@ import pytest
 from conftest import encoded, picture
 from documents import CHECKOUT, DOCS, Session
 from gcs import emulated
+from PIL import Image
 
 from beam_adacompress.pipelines import cli
 from beam_adacompress.pipelines.providers import PROVIDERS
@@ -171,6 +172,17 @@ def test_tables_are_fitted(reading, tmp_path):
     assert [command.split()[1] for command in session.ran] == ["tables", "tables", "compress"]
     summary = json.loads((tmp_path / "small" / "summary.json").read_text())
     assert summary["images"]["failed"] == 0
+
+
+def test_the_pictures_are_made_by_their_script(tmp_path):
+    pytest.importorskip("skimage", reason="needs the photographs: pip install 'beam-adacompress[demo]'")
+    command = [sys.executable, str(DOCS / "pictures" / "make.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("before-after.webp", "fixed-quality.png"):
+        sizes = [Image.open(folder / name).size for folder in (tmp_path, DOCS / "pictures")]
+        assert sizes[0] == sizes[1], name
 
 
 def test_the_pipeline_in_yaml_runs(tmp_path):

@@ -1,4 +1,4 @@
-"""Makes the pictures of the documentation: python docs/pictures/make.py. They are committed; readers need nothing.
+"""Makes the pictures of the documentation: python docs/pictures/make.py [FOLDER]. They are committed.
 
 before-after.webp: crops of photographs that `adacompress demo` shrinks, above as they were, below as they became.
 fixed-quality.png: bytes beside the best fixed quality, out of benchmarks/results/rate_agreement.txt.
@@ -107,7 +107,8 @@ def fixed_quality() -> bytes:
 
 
 if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     for name, make in (("before-after.webp", before_after), ("fixed-quality.png", fixed_quality)):
         data = make()
-        (HERE / name).write_bytes(data)
+        (folder / name).write_bytes(data)
         print(f"{name}: {report.megabytes(len(data))}")
