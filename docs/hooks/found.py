@@ -354,50 +354,48 @@ def in_short() -> str:
     """The README's table: one row for each claim, with the command."""
     found = policies()
 
-    def ratios(kind: str, place: int) -> str:
-        each = [found[key][place] for network in NETWORKS if (key := (network, "all", kind)) in found]
-        return f"{rounded(min(one.mean for one in each))} to {rounded(max(one.mean for one in each))}"
+    def ratios(kind: str) -> str:
+        texts = []
+        for place in (0, 1):
+            each = [found[key][place] for network in NETWORKS if (key := (network, "all", kind)) in found]
+            low, high = (pick((one.mean for one in each), key=float) for pick in (min, max))
+            texts.append(f"{rounded(low)} to {rounded(high)} (goal {each[0].goal})")
+        return "; ".join(texts)
 
     def column(block: str, place: int, keep: str = "") -> str:
         lines = [line.split(" | ") for line in block.splitlines()[2:] if keep in line]
         numbers = [cells[place].split()[0] for cells in lines]
-        return f"{rounded(min(numbers))} to {rounded(max(numbers))}"
+        return f"{rounded(min(numbers, key=float))} to {rounded(max(numbers, key=float))}"
 
     text = "\n".join(read("throughput.txt"))
     ratio = re.search(rf"ratio without start-ups: median {_INTERVAL}", text)
     memory = re.search(rf"^ratio: {_NUMBER}", text, re.MULTILINE)
     assert ratio is not None, "throughput.txt is of another form"
     assert memory is not None, "throughput.txt is of another form"
-    agreed = column(verified(), 4, "all families")
+    size, calls = (column(verified(), place, "all families") for place in (4, 5))
+    agreed = f"{size} of quality 75's, {calls} calls an image"
+    speed = f"{rounded(ratio[1])} ({rounded(ratio[2])} to {rounded(ratio[3])}) of a bare Pillow loop's"
+    fixed = "of the fixed quality's bytes"
     rows = [
         [
-            "bytes by a policy from features alone, at an agreement of 0.97; 0.99",
-            f"{ratios('features', 0)}; {ratios('features', 1)} of the best fixed quality's",
-            "rate_agreement.py",
+            "a policy, from features alone, at 0.97; 0.99",
+            f"{ratios('features')} {fixed}",
+            "rate_agreement.py --only policies",
         ],
         [
-            "by one that looks ahead with a small network",
-            f"{ratios('lookahead', 0)}; {ratios('lookahead', 1)}",
-            "rate_agreement.py",
+            "a policy that looks ahead with a small network",
+            f"{ratios('lookahead')} {fixed}",
+            "rate_agreement.py --only policies",
         ],
-        [
-            "by verified choice, every image agreeing",
-            f"{agreed} of quality 75's, for {column(verified(), 5, 'all families')} calls an image",
-            "rate_agreement.py",
-        ],
-        [
-            "by AdaCompress's agent as published",
-            f"{column(published_agent(), 5)} of the fixed quality's",
-            "rate_agreement.py",
-        ],
-        [
-            "images a second, beside a bare Pillow loop",
-            f"{rounded(ratio[1])} of its ({rounded(ratio[2])} to {rounded(ratio[3])})",
-            "throughput.py",
-        ],
-        ["peak memory for 20,000 images", f"{memory[1]} times that for 2,000", "throughput.py"],
+        ["verified choice, every image agreeing", agreed, "rate_agreement.py --only verified"],
+        ["AdaCompress's agent as published", f"{column(published_agent(), 5)} {fixed}", "rate_agreement.py --only dqn"],
+        ["images a second", speed, "throughput.py --pairs 4"],
+        ["peak memory for 20,000 images", f"{memory[1]} times that for 2,000", "throughput.py --memory 2000 20000"],
     ]
-    linked = [[what, value, f"[`{name}`](benchmarks/{name})"] for what, value, name in rows]
+    linked = [
+        [what, value, f"[`python benchmarks/{command}`](benchmarks/results/{command.split('.')[0]}.txt)"]
+        for what, value, command in rows
+    ]
     return "\n".join(table(["", "measured", "by"], linked))
 
 
