@@ -100,6 +100,34 @@ def test_every_metric_that_is_counted_is_listed_for_its_stage():
     assert counted <= listed
 
 
+COUNTED_BY = {
+    "took": {"images_in", "bytes_in"},
+    "gave": {"images_out", "bytes_out"},
+    "kept": {"kept"},
+    "failed": {"failed"},
+    "chose": {"quality"},
+    "lasted": {"milliseconds"},
+    "sampled": {"sampled"},
+    "used": {"calls", "retries", "cache_hits", "cost_microdollars"},
+    "throttled": {"cumulativeThrottlingSeconds"},
+}
+
+
+def test_what_stages_count_is_what_is_listed_for_them():
+    counted = set()
+    for path in (PACKAGE / "transforms").rglob("*.py"):
+        text = path.read_text()
+        named = dict(re.findall(r'^ *(_?STAGE) = "(\w+)"', text, re.MULTILINE))
+        stages = {name.strip('"') for name in re.findall(r"StageMetrics\(([^)]+)\)", text) if path.name != "metrics.py"}
+        stages = {named.get(name.removeprefix("self."), name) for name in stages}
+        methods = set(re.findall(r"self\._(?:metrics|calls)\.(\w+)\(", text)) if stages else set()
+        counted |= {(stage, name) for stage in stages for method in methods for name in COUNTED_BY[method]}
+    names = set().union(*COUNTED_BY.values())
+    stages = {stage for stage, _ in counted}
+    listed = {(stage, each.name) for each in metrics.METRICS for stage in each.stages if each.name in names}
+    assert counted == {(stage, name) for stage, name in listed if stage in stages}
+
+
 def test_a_metric_that_is_not_listed_is_refused():
     with pytest.raises(AssertionError, match="images_dropped is not in METRICS"):
         metrics.counter("ReadImages", "images_dropped")

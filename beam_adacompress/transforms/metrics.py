@@ -29,7 +29,7 @@ class Metric(NamedTuple):
 _GIVING = ("ReadImages", "ChooseQuality", "CompressJPEG", "DecodeDCT", "ScoreWithBackend", "WriteImages")
 _IMAGES = (*_GIVING, "ReadPairs", "MeasureBands", "TryConfigurations")
 _ARRIVALS = ("WatchImages", "LocateImages")
-_CALLING = ("ScoreWithBackend", "ChooseQuality", "TryConfigurations")  # ChooseQuality where it verifies
+_CALLING = ("ScoreWithBackend", "ChooseQuality")  # ChooseQuality where it verifies
 _FOLLOWING = ("ChooseQuality", "ScoreWithBackend")
 
 METRICS = (
@@ -53,7 +53,7 @@ METRICS = (
         COUNTER,
         "s",
         "in which calls waited for their turn; Dataflow's autoscaler reads it",
-        _CALLING,
+        (*_CALLING, "TryConfigurations"),
     ),
     Metric(
         "policies_loaded", COUNTER, "policies", "versions that went into service, in each worker process", _FOLLOWING
