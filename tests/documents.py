@@ -124,7 +124,7 @@ class Session:
             options = [word.partition("=")[0] for word in words if word.startswith("--") and paths[0].suffix == ".py"]
             assert all(f'"{option}"' in paths[0].read_text() for option in options), command
         else:
-            assert words[0] in {*ELSEWHERE, "pytest", "mkdocs", "daily.py"}, (
+            assert words[0] in {*ELSEWHERE, "pytest", "mkdocs", "daily.py", "tensorboard"}, (
                 f"nothing is known of {words[0]}: {command}"
             )
         return False
