@@ -27,7 +27,7 @@ from beam_adacompress.pipelines import cli
 from beam_adacompress.transforms import sources
 
 CHECKOUT = Path(__file__).parent.parent
-PACKAGED = ["beam_adacompress", "setup.py", "README.md", "LICENSE", "pyproject.toml"]
+PACKAGED = ["beam_adacompress", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "pyproject.toml"]
 
 FLAGS = [
     "--runner=DataflowRunner",

@@ -19,8 +19,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_adacompress import report
 from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.pipelines import report_sources
-from beam_adacompress.pipelines.options import Parser, UsageError, absolute, check_beam_options
+from beam_adacompress.pipelines.options import OF_FILESYSTEMS, CommandLine, UsageError, absolute, adder
 from beam_adacompress.pipelines.report_sources import BESIDE, COMPRESS, EVALUATION, POLICIES, SCORE, SERVE, Source
+from beam_adacompress.pipelines.results import tell
 from beam_adacompress.report import Content, PolicyHistory
 from beam_adacompress.transforms import files
 
@@ -134,36 +135,44 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     Raises:
       AdaCompressError: there is nothing to report on, or it cannot be read or written.
     """
-    given = _parsed(sys.argv[1:] if argv is None else argv)
+    given, rest = LINE.parse(sys.argv[1:] if argv is None else argv)
+    FileSystems.set_options(PipelineOptions(rest))
+    output, originals = given["output"], given["originals"]
     try:
         job = ReportJob(
-            [absolute(each) for each in given.runs],
-            given.output and absolute(given.output),
-            given.originals and absolute(given.originals),
+            [absolute(each) for each in given["runs"]], output and absolute(output), originals and absolute(originals)
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
-    print(f"report: {job.write()}")
+    written = job.write()
+    tell(report=written)
+    print(f"report: {written}")
     return 0
 
 
-def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses a command line, and lets filesystems know the options of Beam in it."""
-    parser = Parser(
-        prog="adacompress report",
-        description="Write one self-contained HTML page about a run, or about several.",
-        epilog="Beam's options for filesystems work as well, e.g. --impersonate_service_account=ACCOUNT.",
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="DIR",
-        help="the output of adacompress compress, score, serve or evaluate, or a folder of published policies; several "
-        "come into one page",
-    )
-    parser.add_argument("--output", metavar="FILE", help=f"the page (not given: {_NAME} in the first DIR)")
-    parser.add_argument("--originals", metavar="FOLDER", help="where the originals are, if they have moved")
-    given, rest = parser.parse_known_args(list(argv))
-    check_beam_options(rest, parser)
-    FileSystems.set_options(PipelineOptions(rest))
-    return given
+class _OfReport:
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "runs",
+            nargs="+",
+            metavar="DIR",
+            help="the output of adacompress compress, score, serve or evaluate, or a folder of published policies; "
+            "several come into one page",
+        )
+        add = adder(parser)
+        add("--output", metavar="FILE", help=f"the page (not given: {_NAME} in the first DIR)")
+        add(
+            "--originals",
+            metavar="FOLDER",
+            help="where the originals are, if they have moved (not given: where they were)",
+        )
+
+
+LINE = CommandLine(
+    "adacompress report",
+    "Write one self-contained HTML page about a run, or about several.",
+    [_OfReport],
+    epilog=OF_FILESYSTEMS,
+)
+LINES = {"": LINE}
