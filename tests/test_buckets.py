@@ -41,6 +41,7 @@ def test_from_bucket_to_bucket_and_on_again(bucket, compress):
         [
             "out/_adacompress/run.json",
             *(f"out/images/ü {index % 2}/{index}.jpg" for index in range(5)),
+            "out/job.toml",
             "out/manifest/part-00000.parquet",
             "out/report.html",
             "out/summary.json",

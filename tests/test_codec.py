@@ -27,12 +27,12 @@ def compress(data: bytes, quality: int = 35, settings: Settings = ANY) -> jpeg.C
 def test_compresses_as_pillow_does_with_the_same_settings():
     image = decoded(encoded(picture()))
     theirs = encoded(image, quality=35, optimize=True, progressive=True, comment=b"adacompress fixed-35")
-    assert compress(encoded(picture())).data == theirs
+    assert compress(encoded(picture()), settings=Settings(engine="pillow")).data == theirs
 
 
 def test_the_result_says_what_it_is():
-    result = compress(encoded(picture(90, 60)))
-    assert result._replace(data=b"") == (b"", "compressed", None, "image/jpeg", False, 90, 60, "4:2:0")
+    result = compress(encoded(picture(90, 60)), settings=Settings(engine="pillow"))
+    assert result._replace(data=b"") == (b"", "compressed", None, "image/jpeg", False, 90, 60, "4:2:0", "pillow")
     assert Image.open(io.BytesIO(result.data)).info["progressive"]
 
 
@@ -325,7 +325,8 @@ def test_twelve_bit_jpeg_is_left_alone():
 
 
 def test_never_worse():
-    small = encoded(picture(), quality=5, optimize=True, progressive=True)
+    small = compress(encoded(picture()), quality=5, settings=Settings(keep_metadata="all")).data
+    small = small.replace(b"adacompress", b"somebodyels")  # as if it were not ours
     result = compress(small, quality=95)
     assert (result.status, result.reason, result.data) == ("kept", "saving-below-minimum", small)
 

@@ -290,7 +290,7 @@ def test_a_folder_of_broken_names_and_one_image(compress, tmp_path, capsys):
         (["--sample=5"], 2, "sample is about predicting a run: give dry_run too"),
         (["--worker-price=5"], 2, "worker_price is about predicting a run: give dry_run too"),
         (["--dry_run=True"], 2, "--dry_run is DataflowRunner's, and a local run would go on; --dry-run is ours"),
-        (["--dry-run", "--input=/nowhere"], 1, "no images found in /nowhere"),
+        (["--dry-run", "--input=/nowhere"], 1, "the input /nowhere does not exist"),
         (["--dry-run", "--verify=litert:/nowhere.tflite"], 1, "/nowhere.tflite cannot be read"),
         (["--dry-run", "--policy=/nowhere"], 1, "/nowhere"),
     ],

@@ -63,6 +63,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "min_saving": 0.1,
         "max_pixels": 10**6,
         "flatten": True,
+        "engine": "pillow",
         "tables": "robidoux",
     },
     "DecodeDCT": {"dequantised": True, "subsampling": "4:2:0", "order": "natural", "max_pixels": 10**6},

@@ -141,6 +141,7 @@ def test_a_run_with_another_policy_is_refused_until_overwrite(folder, tmp_path, 
 
 def test_what_the_results_depend_on():
     fixed = {
+        "engine": "auto",
         "flatten": False,
         "input": "/in",
         "keep_metadata": "icc",

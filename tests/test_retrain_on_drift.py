@@ -262,7 +262,9 @@ def test_a_scheduled_job(corpus, tmp_path, root, daily, trainer, capsys):
 
 
 def test_the_loop_in_a_pipeline(corpus, root, trainer):
-    (code,) = re.findall("```py\n(.*?)```", (CHECKOUT / "docs" / "policies.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        "```python\n(.*?)```", (CHECKOUT / "docs" / "how-to" / "close-the-loop.md").read_text(), re.DOTALL
+    )
     names: dict[str, Any] = {}
     exec(code, names)
     LEFT.clear()

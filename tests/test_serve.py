@@ -246,7 +246,7 @@ def test_a_watched_folder(photos, watch, tmp_path, incumbent, capsys):
         "notes.txt": ("failed", "not-an-image", None),
     }
     assert set(files_of(out / "images")) == {*names, "plain.png.jpg"}
-    assert sorted(path.name for path in out.iterdir()) == ["_adacompress", "images", "manifest"]
+    assert sorted(path.name for path in out.iterdir()) == ["_adacompress", "images", "job.toml", "manifest"]
     said = capsys.readouterr()
     assert said.err == ""
     assert re.fullmatch(rf"7 images written, [\d.]+ kB: {out}/images, rows in {out}/manifest\n", said.out)

@@ -166,7 +166,7 @@ def test_what_no_jpeg_can_hold_is_kept():
 
 
 def test_what_would_not_get_smaller_is_not_asked_about():
-    small = jpeg.encode(PICTURE, jpeg.quantisation("annexk", 5), jpeg.Settings())
+    small = jpeg.open_picture(jpeg.open_image(IMAGE)).encode(jpeg.quantisation("annexk", 5), DEFAULT)
     backend = Scripted(lambda images, number: [CAT if image.quality is None else DOG for image in images])
     for outputs in chosen(ChooseQuality(75, verify=backend), small):
         compressed = outputs.images | CompressJPEG()

@@ -165,7 +165,7 @@ class _OfReport:
         add(
             "--originals",
             metavar="FOLDER",
-            help="where the originals are, if they have moved (not given: where they were)",
+            help="where the originals are, if they have moved since they were compressed (not given: where they were)",
         )
 
 

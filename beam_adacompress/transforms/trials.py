@@ -172,8 +172,8 @@ class _Try(beam.DoFn):
             if (missing := [each for each, identity in self._digests.items() if identity not in known[name]])
         }
         tried = try_configurations(Query(row.data, row.key), picture, wanted, self._clients, self._settings)
-        largest = len(picture.encode(quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
-        plain = [len(picture.encode(quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
+        largest = len(jpeg.encode(picture.pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
+        plain = [len(jpeg.encode(picture.pixels, quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
         seen = self._looking(opened, picture).tolist()
         for name, client in self._clients.items():
             new = tried.get(name, Tried({}, 0))
