@@ -72,6 +72,7 @@ def main() -> None:
             print(f"  {what:<32} {statistics.median(measured):.3f}{verdict(statistics.median(measured), wanted)}"
                   f" ({len(measured)} images)")  # fmt: skip
     compare(files)
+    scans(files[: options.count])
     for model in sorted(options.models.glob("*.tflite")) if options.models else ():
         if "embedding" not in model.name:
             agree(files, model)
@@ -175,6 +176,20 @@ def compare(files: Iterable[Path]) -> None:
         print(f"  bytes, {coding:<22} {np.mean(found):.4f} of Pillow's, {within(np.mean(found) - 1, 0.01)}")
     print(f"  PSNR {np.mean(differences):+.3f} dB, {within(abs(np.mean(differences)), 0.05)}; "
           f"from {min(differences):+.2f} to {max(differences):+.2f}")  # fmt: skip
+
+
+def scans(files: Iterable[Path]) -> None:
+    """Optimised progressive files of the same tables: the core's scans beside libjpeg's, at several qualities."""
+    shown = [jpeg.open_image(path.read_bytes()) for path in files]
+    pairs = [(jpeg.open_picture(each), each.pixels()) for each in shown]
+    for quality in (5, 8, 15, 35, 75):
+        tables = jpeg.quantisation("annexk", quality)
+        found = [
+            len(picture.encode(tables, PROGRESSIVE)) / len(jpeg.encode(pixels, tables, PROGRESSIVE))
+            for picture, pixels in pairs
+            if picture.engine == native.NATIVE
+        ]
+        print(f"  bytes, optimised progressive, quality {quality:<3} {np.mean(found):.3f} of Pillow's")
 
 
 def pixels_of(data: bytes) -> np.ndarray:
