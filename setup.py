@@ -31,6 +31,7 @@ YAML = ["apache-beam[yaml]>=2.77,<3"]
 DOCS = ["latex2mathml>=3.77", "mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"]
 DEMO = ["scikit-image>=0.24", "scikit-learn>=1.4"]
 TEST = [
+    *DOCS,
     *GCP,
     *DEMO,
     *LITERT,

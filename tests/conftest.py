@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,10 @@ from beam_adacompress.jpeg import native, source
 from beam_adacompress.manifest import ManifestRow
 from beam_adacompress.pipelines import cli, credentials
 from beam_adacompress.transforms.runs import read_rows
+
+# Processes that tests start take the installed package, as pytest does, and not the checkout that they are started in,
+# which has no native core. (Python 3.11 and later.)
+os.environ["PYTHONSAFEPATH"] = "1"
 
 IN_PROCESS = ["--runner=FnApiRunner", "--direct_num_workers=1"]
 

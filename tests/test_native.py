@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     not native.is_installed(), reason="the native core was not built: no C compiler, or no libjpeg-turbo headers"
 )
 
-CSRC = Path(native.__file__).parent / "csrc"
+CSRC = Path(__file__).parents[1] / "beam_adacompress" / "jpeg" / "csrc"
 TABLES = jpeg.quantisation("annexk", 40)
 BY_PILLOW = jpeg.Settings(engine="pillow", min_saving=0.0)
 BY_CORE = jpeg.Settings(engine="native", min_saving=0.0)
