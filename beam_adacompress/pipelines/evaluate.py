@@ -217,7 +217,8 @@ def _curves(
     """The fixed qualities: of a bare loop over Pillow, and as the policies' encoder writes them.
 
     The bytes of the bare loop are Pillow's. What backends see in its files is taken from the encoder's at the same
-    tables, whose pixels are the same, or, with the native core, the same but for rounding (benchmarks/results/codec.txt).
+    tables, whose pixels are the same, or, with the native core, the same but for rounding, see
+    benchmarks/results/codec.txt.
     """
     how = [word for word, has in (("optimised", settings.optimize), ("progressive", settings.progressive)) if has]
     written = judging.curve(f"fixed quality, {' '.join(how) or 'as written'}", LADDER, table, tried.ladder)
