@@ -61,12 +61,12 @@ def main() -> None:
 def ratios(data: bytes, looker: Onlooker, settings: jpeg.Settings, turns: int) -> tuple[float, float] | None:
     """Of one image; None for one that the policy leaves alone, which is not encoded."""
     opened = jpeg.open_image(data)
-    pixels = opened.pixels()
-    choice = looker.policy.choose(looker.look(opened, pixels), "image")
+    picture = jpeg.open_picture(opened, settings)
+    choice = looker.policy.choose(looker.look(opened, picture), "image")
     written = jpeg.compress(data, choice.tables, choice.quality, choice.policy_version, settings)
     if written.reason is not None:
         return None
-    sizes = {each: len(jpeg.encode(pixels, jpeg.quantisation("annexk", each), settings)) for each in QUALITIES}
+    sizes = {each: len(picture.encode(jpeg.quantisation("annexk", each), settings)) for each in QUALITIES}
     quality = min(sizes, key=lambda each: abs(sizes[each] - len(written.data)))
 
     def bare() -> None:
@@ -77,13 +77,13 @@ def ratios(data: bytes, looker: Onlooker, settings: jpeg.Settings, turns: int) -
             )
 
     def choose() -> None:
-        looker.policy.choose(looker.look(opened, pixels), "image")
+        looker.policy.choose(looker.look(opened, picture), "image")
 
     def both() -> None:
         source = jpeg.open_image(data)
-        drawn = source.pixels()
-        chosen = looker.policy.choose(looker.look(source, drawn), "image")
-        decoded.keep(source, drawn)
+        shown = jpeg.open_picture(source, settings)
+        chosen = looker.policy.choose(looker.look(source, shown), "image")
+        decoded.keep(source, shown, settings)
         jpeg.compress(data, chosen.tables, chosen.quality, chosen.policy_version, settings)
 
     seconds: dict[Callable[[], None], list[float]] = {bare: [], choose: [], both: []}

@@ -99,7 +99,7 @@ def ratios(data: bytes, looker: Onlooker, turns: int) -> dict[str, float]:
         source = jpeg.open_image(data)
         shown = jpeg.open_picture(source, settings)
         chosen = looker.policy.choose(looker.look(source, shown), "image")
-        decoded.keep(source, shown)
+        decoded.keep(source, shown, settings)
         jpeg.compress(data, chosen.tables, chosen.quality, chosen.policy_version, settings)
 
     seconds = measured(

@@ -17,7 +17,7 @@ ENOUGH = 10**6  # pixels
 def kept(data=DATA, shown=None):
     opened = jpeg.open_image(data)
     shown = shown or jpeg.open_picture(opened)
-    decoded.keep(opened, shown)
+    decoded.keep(opened, shown, jpeg.Settings())
     return opened, shown
 
 
@@ -93,6 +93,15 @@ def test_the_result_is_the_same_bytes(data):
     alone = compress(data)
     kept(data)
     assert compress(data) == alone
+
+
+@pytest.mark.parametrize("settings", [jpeg.Settings(engine="pillow"), jpeg.Settings(subsampling="4:4:4")])
+def test_settings_that_ask_for_another_way_are_followed(settings):
+    data = encoded(picture(), subsampling="4:2:0")  # of which the native core makes no 4:4:4
+    alone = compress(data, settings)
+    kept(data)
+    assert compress(data, settings) == alone
+    assert alone.engine == "pillow"
 
 
 def test_an_image_that_is_left_alone_is_the_same():

@@ -62,7 +62,7 @@ def compress(
         if known is None:
             opened.verify()
         return kept(obstacle)
-    picture = open_picture(opened, settings) if known is None else known.picture
+    picture = open_picture(opened, settings) if known is None else known.picture_for(settings)
     encoded = encode_file(opened, picture, quantisation(tables, quality, read), policy_version, settings)
     if not is_worth_it(len(encoded), len(data), settings):
         return kept(SAVING_BELOW_MINIMUM)

@@ -1,6 +1,6 @@
 """The image that was decoded last in this thread, so that choosing and compressing decode it once.
 
-    ChooseQuality: keep(opened, picture) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
+    ChooseQuality: keep(opened, picture, settings) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
 
 Where the two transforms are fused, which is the rule, the second one is handed the very object that the first one
 gave; where they are not, the data are another object and are decoded again. One image is kept, and only until the next
@@ -12,7 +12,8 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple, Optional
 
-from beam_adacompress.jpeg.picture import Picture
+from beam_adacompress.jpeg.picture import Picture, open_picture
+from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.source import Source
 
 
@@ -21,6 +22,13 @@ class Decoded(NamedTuple):
 
     opened: Source
     picture: Picture
+    settings: Settings  # that it was opened for
+
+    def picture_for(self, settings: Settings) -> Picture:
+        """The picture as `open_picture` gives it for some settings: decoded again where they ask for another way."""
+        if (settings.engine, settings.subsampling) == (self.settings.engine, self.settings.subsampling):
+            return self.picture
+        return open_picture(self.opened, settings)
 
 
 class _Last(threading.local):
@@ -31,9 +39,9 @@ class _Last(threading.local):
 _last = _Last()
 
 
-def keep(opened: Source, picture: Picture) -> None:
-    """Keeps a decoded image."""
-    _last.image = Decoded(opened, picture)
+def keep(opened: Source, picture: Picture, settings: Settings) -> None:
+    """Keeps a decoded image, and the settings that it was opened for."""
+    _last.image = Decoded(opened, picture, settings)
 
 
 def take(data: bytes, max_pixels: int) -> Optional[Decoded]:

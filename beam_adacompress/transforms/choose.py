@@ -247,5 +247,5 @@ class _ChooseByPolicy(beam.DoFn):
         advice = service.advice_for(looker.policy.version)
         explore = None if advice is None else advice.explore
         choice = looker.policy.choose(looker.look(opened, picture), row.key, explore)
-        decoded.keep(opened, picture)
+        decoded.keep(opened, picture, self._settings)
         return choice
