@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 from beam_adacompress.artefacts import Read, read_local
 from beam_adacompress.jpeg import decoded, metadata, source
-from beam_adacompress.jpeg.picture import Picture, open_picture
+from beam_adacompress.jpeg.picture import Header, Picture, open_picture
 from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.tables import ORIGINAL, Quantisation, quantisation
 from beam_adacompress.records import COMPRESSED, KEPT
@@ -99,10 +99,9 @@ def encode_file(
     Raises:
       ImageError: encoding failed.
     """
-    return picture.encode(
-        tables,
-        settings,
-        comment=metadata.mark(policy_version),
-        segments=opened.segments("L" if picture.is_gray else "RGB", settings.keep_metadata),
-        dpi=opened.density(settings.keep_metadata),
+    header = Header(
+        opened.segments("L" if picture.is_gray else "RGB", settings.keep_metadata),
+        metadata.mark(policy_version),
+        opened.density(settings.keep_metadata),
     )
+    return picture.encode(tables, settings, header)

@@ -29,6 +29,8 @@ MAX_SCANS = 256  # of a progressive file; encoders make about ten, and each cost
 # The complaints of libjpeg that mean damaged picture data; whatever else it says, Pillow has the last word.
 DAMAGE = ("Corrupt JPEG data", "Premature end", "Inconsistent progression", "Invalid SOS", "Application transferred")
 
+_MORE = re.compile(rb"\xff\xd8\xff|\xff\xd9....ftyp", re.DOTALL)
+
 _MISSING = (
     "the native core is not installed: install a C compiler and libjpeg-turbo's headers (Debian: gcc "
     "libjpeg62-turbo-dev, macOS: brew install jpeg-turbo) and then beam-adacompress again, "
@@ -185,9 +187,8 @@ class Coded:
 
     def writes(self, ratios: tuple[int, int]) -> bool:
         """Whether the chrominance can be brought to these ratios without interpolation: halved, kept, or 4 to 2."""
-        return self.components == 1 or all(
-            have == want or 2 * have == want or (have, want) == (4, 2) for have, want in zip(self.ratios, ratios)
-        )
+        down, across = ratios
+        return bool(self._image.resamples(across, down))
 
 
 class _Plane:
@@ -212,9 +213,7 @@ def has_more(data: bytes, start: int) -> bool:
     """
     if _native is not None:  # ten times as fast, and this is done for each file
         return bool(_native.has_more(data, start))
-    return (
-        data.find(b"\xff\xd8\xff", start) >= 0 or re.search(rb"\xff\xd9....ftyp", data[start:], re.DOTALL) is not None
-    )
+    return _MORE.search(data, start) is not None
 
 
 def open_coded(data: bytes, max_pixels: Optional[int] = None) -> Optional[Coded]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import functools
 import io
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,17 @@ from beam_adacompress.jpeg.tables import NEAREST, Quantisation
 
 _DEFAULT = Settings()
 _FINEST = Quantisation((1,) * 64, (1,) * 64)
+
+
+class Header(NamedTuple):
+    """What a JPEG says beside its picture."""
+
+    segments: bytes = b""  # whole marker segments
+    comment: bytes = b""  # content of the COM segment; none if empty
+    dpi: tuple[int, int] = (0, 0)  # across, down, for the JFIF header; (0, 0): not said
+
+
+BARE = Header()
 
 
 class Picture(abc.ABC):
@@ -51,22 +63,13 @@ class Picture(abc.ABC):
         """The DCT of 8 x 8 pixels at some places, as `grid.of_samples`."""
 
     @abc.abstractmethod
-    def encode(
-        self,
-        tables: Quantisation,
-        settings: Settings,
-        comment: bytes = b"",
-        segments: bytes = b"",
-        dpi: tuple[int, int] = (0, 0),
-    ) -> bytes:
+    def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
         """A JPEG of it.
 
         Args:
           tables: used as they are; no quality scaling is applied.
           settings: subsampling, optimize and progressive are read.
-          comment: content of the COM segment; none if empty.
-          segments: whole marker segments to copy into the header.
-          dpi: density for the JFIF header.
+          header: what is said beside the picture.
 
         Raises:
           ImageError: `encode-failed`.
@@ -91,15 +94,8 @@ class PixelPicture(Picture):
     def grid(self, tops: grid.Places, lefts: grid.Places) -> NDArray[np.float32]:
         return grid.of_samples(self._samples, tops, lefts)
 
-    def encode(
-        self,
-        tables: Quantisation,
-        settings: Settings,
-        comment: bytes = b"",
-        segments: bytes = b"",
-        dpi: tuple[int, int] = (0, 0),
-    ) -> bytes:
-        return encode(self._pixels, tables, settings, comment, segments, dpi)
+    def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
+        return encode(self._pixels, tables, settings, header)
 
 
 class CodedPicture(Picture):
@@ -120,16 +116,9 @@ class CodedPicture(Picture):
     def grid(self, tops: grid.Places, lefts: grid.Places) -> NDArray[np.float32]:
         return self._coded.grid(tops, lefts)
 
-    def encode(
-        self,
-        tables: Quantisation,
-        settings: Settings,
-        comment: bytes = b"",
-        segments: bytes = b"",
-        dpi: tuple[int, int] = (0, 0),
-    ) -> bytes:
-        written = self._coded.write(_writing(tables, settings, comment, segments, dpi))
-        return encode(self.pixels, tables, settings, comment, segments, dpi) if written is None else written
+    def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
+        written = self._coded.write(_writing(tables, settings, header))
+        return encode(self.pixels, tables, settings, header) if written is None else written
 
 
 def open_picture(opened: Source, settings: Settings = _DEFAULT) -> Picture:
@@ -175,14 +164,7 @@ def _splits_blocks(opened: Source, transpose: bool, down: bool, across: bool) ->
     return bool((down and opened.height % high) or (across and opened.width % wide))
 
 
-def encode(
-    pixels: Image.Image,
-    tables: Quantisation,
-    settings: Settings,
-    comment: bytes = b"",
-    segments: bytes = b"",
-    dpi: tuple[int, int] = (0, 0),
-) -> bytes:
+def encode(pixels: Image.Image, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
     """Encodes 8-bit pixels as JPEG; arguments and errors as for `Picture.encode`.
 
     Pillow rounds to the nearest. For tables that do not, the native core quantises what Pillow transforms: steps of 1
@@ -199,15 +181,15 @@ def encode(
         plain = Settings(subsampling=settings.subsampling, optimize=False, progressive=False)
         coded = native.open_coded(encode(pixels, _FINEST, plain))
         assert coded is not None  # Pillow writes what the core reads
-        written = coded.write(_writing(tables, settings, comment, segments, dpi))
+        written = coded.write(_writing(tables, settings, header))
         assert written is not None
         return written
     options = {
         "qtables": [list(tables.luma)] if pixels.mode == "L" else [list(tables.luma), list(tables.chroma)],
         "subsampling": -1 if pixels.mode == "L" else settings.subsampling,
-        "comment": comment,
-        "extra": segments,
-        "dpi": dpi,
+        "comment": header.comment,
+        "extra": header.segments,
+        "dpi": header.dpi,
     }
     try:
         return _save(pixels, optimize=settings.optimize, progressive=settings.progressive, **options)
@@ -220,20 +202,8 @@ def encode(
             raise ImageError("encode-failed", f"encoding failed: {error}") from error
 
 
-def _writing(
-    tables: Quantisation, settings: Settings, comment: bytes, segments: bytes, dpi: tuple[int, int]
-) -> native.Writing:
-    return native.Writing(
-        tables.luma,
-        tables.chroma,
-        tables.rounding,
-        RATIOS[settings.subsampling],
-        settings.optimize,
-        settings.progressive,
-        segments,
-        comment,
-        dpi,
-    )
+def _writing(tables: Quantisation, settings: Settings, header: Header) -> native.Writing:
+    return native.Writing(*tables, RATIOS[settings.subsampling], settings.optimize, settings.progressive, *header)
 
 
 def _save(pixels: Image.Image, **options: object) -> bytes:

@@ -168,6 +168,15 @@ static int sampling_of(PyObject *self, int across, int down)
     return 0;
 }
 
+static PyObject *image_resamples(PyObject *self, PyObject *args)
+{
+    int across, down;
+
+    if (!PyArg_ParseTuple(args, "ii:resamples", &across, &down))
+        return NULL;
+    return PyBool_FromLong(aj_can_resample(&((ImageObject *)self)->image, across, down));
+}
+
 static PyObject *image_dequantised(PyObject *self, PyObject *args)
 {
     ImageObject *object = (ImageObject *)self;
@@ -325,6 +334,7 @@ static PyMethodDef image_methods[] = {
     {"turned", image_turned, METH_VARARGS, "turned(transpose, down, across) -> Image"},
     {"plane", image_plane, METH_VARARGS, "plane(component) -> (address, rows, columns, bytes from row to row)"},
     {"table", image_table, METH_VARARGS, "table(component) -> 64 steps of 2 bytes"},
+    {"resamples", image_resamples, METH_VARARGS, "resamples(across, down) -> whether the chrominance can be brought there"},
     {"dequantised", image_dequantised, METH_VARARGS,
      "dequantised(component, across, down) -> (float32s, rows, columns)"},
     {"bands", image_bands, METH_VARARGS, "bands(across, down) -> doubles: components x (sums, squares) x 64"},
