@@ -1,6 +1,6 @@
 """The image that was decoded last in this thread, so that choosing and compressing decode it once.
 
-    ChooseQuality: keep(opened, picture, ...) ─▶ ... the same row, in the same thread ... ─▶ CompressJPEG: take(row.data)
+    ChooseQuality: keep(opened, picture, ...) ─▶ ... the same row and thread ... ─▶ CompressJPEG: take(row.data)
 
 Where the two transforms are fused, which is the rule, the second one is handed the very object that the first one
 gave; where they are not, the data are another object and are decoded again. One image is kept, and only until the next

@@ -23,7 +23,6 @@ from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.jpeg import fitting
 from beam_adacompress.jpeg.bands import BandStats
 from beam_adacompress.jpeg.fitting import DeepN, FeatureDistillation
-from beam_adacompress.jpeg.settings import SUBSAMPLINGS
 from beam_adacompress.jpeg.tables import DEEPN, FEATURE_DISTILLATION, SUFFIX, Family, Table, family, quantisation
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import (
@@ -35,8 +34,9 @@ from beam_adacompress.pipelines.asking import (
     check_reachable,
     only,
 )
+from beam_adacompress.pipelines.compress_job import CompressOptions
 from beam_adacompress.pipelines.mistakes import check_apart, check_models, check_reach, no_images
-from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, adder, one_of
+from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, adder, one_of, some_of
 from beam_adacompress.pipelines.results import tell
 from beam_adacompress.pipelines.search import search
 from beam_adacompress.pipelines.search_job import Search
@@ -119,14 +119,6 @@ class TablesOptions:
         add = adder(parser)
         add("--method", default=DEEPN, choices=METHODS, help="how tables are made of the images' statistics")
         add("--per-class", type=int, metavar="IMAGES", help="of each folder to look at (not given: all)")
-        add("--subsampling", default=jpeg.Settings.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
-        add(
-            "--max-pixels",
-            type=int,
-            default=jpeg.Settings.max_pixels,
-            metavar="PIXELS",
-            help="larger images (width x height) are reported as failed",
-        )
         add("--seed", type=int, default=0, metavar="NUMBER", help="of the images that are drawn")
         for name in ("a", "b", "c", "k1", "k2", "k3", "smallest"):
             default = getattr(DeepN, name)
@@ -228,7 +220,7 @@ class _ShowOptions:
 FIT = CommandLine(
     "adacompress tables fit",
     "Fit quantisation tables to the images that they are for.",
-    (JobOptions, TablesOptions, BackendOptions, AskingOptions),
+    (JobOptions, TablesOptions, some_of(CompressOptions, ("subsampling", "max_pixels")), BackendOptions, AskingOptions),
     ("--input", "--output"),
 )
 SHOW = CommandLine("adacompress tables show", "Show the tables of a family.", (_ShowOptions,), epilog="")
