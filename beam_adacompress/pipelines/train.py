@@ -104,6 +104,8 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
         print(line)
     if job.logs is not None:
         print(f"curves of learning: tensorboard --logdir {job.logs}")
+    else:
+        print("curves of learning: train with --logs FOLDER, then tensorboard --logdir FOLDER")
     print(f"the policy {version} is in {job.output}")
     print(f"use it with: adacompress compress --policy {job.output} ...")
     failed = {failed.key for failed in failures}
