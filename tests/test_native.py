@@ -81,38 +81,6 @@ def test_every_kind_of_file_beside_pillow(name):
     assert noise(ours, source) <= 1.03 * noise(theirs, source) + 0.5
 
 
-@pytest.mark.parametrize("coding", [{}, {"progressive": False}, {"optimize": False, "progressive": False}])
-def test_coding_changes_no_coefficient(coding):
-    source = FILES["4:4:4 odd"]
-    data = compress(source, jpeg.Settings(min_saving=0.0, **coding)).data
-    assert np.array_equal(blocks_of(opened(data)), blocks_of(opened(compress(source).data)))
-    assert bool(Image.open(io.BytesIO(data)).info.get("progressive")) == coding.get("progressive", True)
-
-
-@pytest.mark.parametrize(("mode", "few", "many"), [("RGB", [(0, 0), *[(1, 63)] * 3], 6), ("L", [(0, 0), (1, 63)], 4)])
-def test_scans_are_made_for_few_bytes(mode, few, many):
-    random = np.random.default_rng(0)
-    noise_of = Image.fromarray(random.integers(0, 255, (160, 200, 3), np.uint8)).convert(mode)
-    small, large = (compress(encoded(each), quality=90).data for each in (picture(mode=mode), noise_of))
-    bands = [tuple(small[at + 5 + 2 * small[at + 4] :][:2]) for at in _starts_of_scans(small)]
-    assert bands == few
-    assert len(_starts_of_scans(large)) == many
-    for data in (small, large):
-        again = jpeg.open_picture(jpeg.open_image(data)).encode(
-            jpeg.quantisation("annexk", 90), jpeg.Settings(progressive=False)
-        )
-        assert np.array_equal(np.asarray(decoded(again)), np.asarray(decoded(data)))
-
-
-def _starts_of_scans(data):
-    return [match.start() for match in re.finditer(rb"\xff\xda", data)]
-
-
-def test_few_coefficients_take_fewer_bytes_than_in_pillow_s_scans():
-    ours, theirs = (len(compress(encoded(LARGE), each, quality=8).data) for each in (BY_CORE, BY_PILLOW))
-    assert ours < 0.97 * theirs
-
-
 def test_the_same_tables_give_the_same_coefficients():
     source = with_tables(LARGE, TABLES.luma, TABLES.chroma, subsampling="4:2:0")
     again = jpeg.open_picture(jpeg.open_image(source)).encode(TABLES, BY_CORE)

@@ -24,6 +24,8 @@ NATIVE: Final = "native"
 PILLOW: Final = "pillow"
 ENGINES = (AUTO, NATIVE, PILLOW)
 
+CODER: Final = 2  # of files: to be raised with every change that makes others of the same coefficients
+
 MAX_SCANS = 256  # of a progressive file; encoders make about ten, and each costs as much as the image is large
 
 # The complaints of libjpeg that mean damaged picture data; whatever else it says, Pillow has the last word.
@@ -177,8 +179,8 @@ class Coded:
             return written
         except _native.Unsupported:
             return None
-        except (_native.Damaged, MemoryError) as error:
-            raise ImageError("encode-failed", f"encoding failed: {error or 'not enough memory'}") from error
+        except MemoryError as error:
+            raise ImageError("encode-failed", "encoding failed: not enough memory") from error
 
     def shape(self, component: int, ratios: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of blocks of a component, the chrominance at some ratios."""

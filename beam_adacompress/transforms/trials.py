@@ -257,7 +257,8 @@ class _Known:
 
 
 def _digest(configuration: Configuration, settings: jpeg.Settings) -> str:
-    coding = (settings.subsampling, settings.optimize, settings.progressive, native.resolved(settings.engine))
+    engine = native.resolved(settings.engine)
+    coding = (settings.subsampling, settings.optimize, settings.progressive, engine, native.CODER)
     return hashlib.sha256(json.dumps([configuration, coding]).encode()).hexdigest()[:16]
 
 

@@ -1,244 +1,319 @@
 /* A JPEG of coefficients, with other tables, sampling and coding. */
-#include <math.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 
-#include "trap.h"
+#include "standard.h"
+#include "write.h"
+
+enum { SOF0 = 0xC0, SOF2 = 0xC2, DHT = 0xC4, SOI = 0xD8, EOI = 0xD9, SOS = 0xDA, DQT = 0xDB, APP0 = 0xE0, COM = 0xFE };
+
+/* A scan, and what it is to be written with. */
+typedef struct {
+    int first, count;          /* components */
+    int from, to, before, now; /* coefficients, and how many of their lowest bits are left out */
+    aj_symbols symbols;
+    aj_code codes[AJ_CODES];
+} scan;
 
 typedef struct {
-    struct jpeg_compress_struct encoder; /* first */
-    aj_trap trap;
-    struct jpeg_destination_mgr destination;
-    uint8_t *file;
-    size_t room; /* bytes allocated */
+    const aj_image *image;
+    const aj_encoding *encoding;
+    aj_quantised components[3];
+    aj_file file;
 } writer;
 
-/* libjpeg's own destination in memory loses track of its buffer when an error jumps out. */
-static void grow(j_compress_ptr encoder)
+/* Makes it one without symbols of some components, whose memory it keeps. */
+static void clear(scan *s, int first, int count)
 {
-    writer *w = (writer *)encoder;
-    size_t filled = w->room, room = w->room > 0 ? 2 * w->room : 1 << 14;
-    uint8_t *file = realloc(w->file, room);
-
-    if (file == NULL)
-        aj_leave(&w->trap, AJ_NO_MEMORY, "out of memory");
-    w->file = file;
-    w->room = room;
-    w->destination.next_output_byte = file + filled;
-    w->destination.free_in_buffer = room - filled;
+    *s = (scan){.first = first, .count = count, .symbols = s->symbols};
+    aj_clear(&s->symbols);
 }
 
-static boolean on_full(j_compress_ptr encoder)
+static int put_marker(aj_file *file, int marker)
 {
-    grow(encoder);
-    return TRUE;
+    uint8_t bytes[2] = {0xFF, (uint8_t)marker};
+
+    return aj_put(file, bytes, sizeof bytes);
 }
 
-static void on_end(j_compress_ptr encoder)
+static int put_segment(aj_file *file, int marker, const uint8_t *content, size_t size)
 {
-    (void)encoder;
+    uint8_t length[2] = {(uint8_t)((size + 2) >> 8), (uint8_t)(size + 2)};
+
+    return put_marker(file, marker) && aj_put(file, length, sizeof length) && aj_put(file, content, size);
 }
 
-/* Progressive scans for few bytes, not for early pictures. libjpeg's own script refines each coefficient up to twice and
- * makes ten scans of it, which a small file pays for: at quality 8 a tenth of its bytes. With few coefficients one scan
- * for each component is best; with many, refining those of the luminance once. */
-#define FEW 12500 /* nonzero AC coefficients of Y: about where the second script becomes the smaller one */
-
-static const jpeg_scan_info few_of_three[] = {
-    {3, {0, 1, 2, 0}, 0, 0, 0, 0}, {1, {0}, 1, 63, 0, 0}, {1, {1}, 1, 63, 0, 0}, {1, {2}, 1, 63, 0, 0}};
-static const jpeg_scan_info many_of_three[] = {
-    {3, {0, 1, 2, 0}, 0, 0, 0, 0}, {1, {0}, 1, 8, 0, 1},  {1, {0}, 9, 63, 0, 1},
-    {1, {0}, 1, 63, 1, 0},         {1, {1}, 1, 63, 0, 0}, {1, {2}, 1, 63, 0, 0}};
-static const jpeg_scan_info few_of_one[] = {{1, {0}, 0, 0, 0, 0}, {1, {0}, 1, 63, 0, 0}};
-static const jpeg_scan_info many_of_one[] = {
-    {1, {0}, 0, 0, 0, 0}, {1, {0}, 1, 8, 0, 1}, {1, {0}, 9, 63, 0, 1}, {1, {0}, 1, 63, 1, 0}};
-
-#define TAKE(encoder, script) ((encoder)->scan_info = (script), (encoder)->num_scans = sizeof(script) / sizeof *(script))
-
-static void set_scans(j_compress_ptr encoder, size_t coefficients)
+static int put_jfif(writer *w)
 {
-    if (encoder->num_components == 1 && coefficients < FEW)
-        TAKE(encoder, few_of_one);
-    else if (encoder->num_components == 1)
-        TAKE(encoder, many_of_one);
-    else if (coefficients < FEW)
-        TAKE(encoder, few_of_three);
-    else
-        TAKE(encoder, many_of_three);
+    const aj_encoding *e = w->encoding;
+    int said = e->dots_across > 0 && e->dots_down > 0, across = said ? e->dots_across : 1, down = said ? e->dots_down : 1;
+    uint8_t content[] = {'J', 'F', 'I', 'F', 0, 1, 1, (uint8_t)said, (uint8_t)(across >> 8), (uint8_t)across,
+                         (uint8_t)(down >> 8), (uint8_t)down, 0, 0};
+
+    return put_segment(&w->file, APP0, content, sizeof content);
 }
 
-#define LARGEST 1023.0f /* what 8-bit samples can come to; libjpeg refuses more */
-
-/* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). */
-AJ_INLINE void quantise(const float *restrict block, const float *restrict factor, const float *restrict rounding,
-                        int16_t *restrict found)
+/* Steps in zigzag order, for each slot. */
+static int put_tables(writer *w)
 {
-    float scaled[AJ_BLOCK];
-    int k;
+    uint8_t content[2 * (1 + AJ_BLOCK)], *to = content;
+    int slot, k, slots = w->image->components == 1 ? 1 : 2;
 
-    for (k = 0; k < AJ_BLOCK; k++) {
-        float value = block[k] * factor[k];
-        value = value + copysignf(rounding[k], value);
-        value = value < LARGEST ? value : LARGEST;
-        scaled[k] = value > -LARGEST ? value : -LARGEST;
+    for (slot = 0; slot < slots; slot++) {
+        const uint16_t *steps = slot == 0 ? w->encoding->luma : w->encoding->chroma;
+        *to++ = (uint8_t)slot;
+        for (k = 0; k < AJ_BLOCK; k++)
+            *to++ = (uint8_t)steps[aj_natural[k]];
     }
-    for (k = 0; k < AJ_BLOCK; k++)
-        found[k] = (int16_t)(int32_t)scaled[k];
+    return put_segment(&w->file, DQT, content, (size_t)(to - content));
 }
 
-AJ_INLINE size_t nonzero(const int16_t *block)
+static int put_frame(writer *w)
 {
-    int16_t count = 0;
-    int k;
+    const aj_image *image = w->image;
+    uint8_t content[6 + 9] = {8, (uint8_t)(image->height >> 8), (uint8_t)image->height, (uint8_t)(image->width >> 8),
+                              (uint8_t)image->width, (uint8_t)image->components};
+    int i;
 
-    for (k = 1; k < AJ_BLOCK; k++)
-        count = (int16_t)(count + (block[k] != 0));
-    return (size_t)count;
+    for (i = 0; i < image->components; i++) {
+        content[6 + 3 * i] = (uint8_t)(i + 1);
+        content[7 + 3 * i] = (uint8_t)(w->components[i].wide << 4 | w->components[i].high);
+        content[8 + 3 * i] = i > 0;
+    }
+    return put_segment(&w->file, w->encoding->progressive ? SOF2 : SOF0, content, 6 + 3 * (size_t)image->components);
 }
 
-AJ_INLINE void widen(const int16_t *restrict block, float *restrict found)
+/* The codes of a scan, if there are any, and its header. */
+static int put_scan_header(aj_file *file, const scan *s)
 {
-    int k;
+    uint8_t content[4 * (17 + 256)], *to = content;
+    int code, i;
 
-    for (k = 0; k < AJ_BLOCK; k++)
-        found[k] = (float)block[k];
+    for (code = 0; code < AJ_RAW; code++) {
+        const aj_code *c = &s->codes[code];
+        if (c->count == 0)
+            continue;
+        *to++ = (uint8_t)((code & 1) << 4 | code >> 1); /* AC or DC, and the slot */
+        memcpy(to, c->lengths, sizeof c->lengths);
+        memcpy(to + sizeof c->lengths, c->symbols, (size_t)c->count);
+        to += sizeof c->lengths + (size_t)c->count;
+    }
+    if (to > content && !put_segment(file, DHT, content, (size_t)(to - content)))
+        return 0;
+    to = content;
+    *to++ = (uint8_t)s->count;
+    for (i = s->first; i < s->first + s->count; i++) {
+        *to++ = (uint8_t)(i + 1);
+        *to++ = i == 0 ? 0 : (uint8_t)((s->from == 0) << 4 | (s->to > 0));
+    }
+    *to++ = (uint8_t)s->from;
+    *to++ = (uint8_t)s->to;
+    *to++ = (uint8_t)(s->before << 4 | s->now);
+    return put_segment(file, SOS, content, (size_t)(to - content));
 }
 
-/* Quantises a component. Returns its AC coefficients that are not zero. */
-AJ_CLONES static size_t fill(writer *w, const aj_image *image, const aj_encoding *encoding, int component, jvirt_barray_ptr array)
+static int put_scan(aj_file *file, const scan *s)
 {
-    j_common_ptr info = (j_common_ptr)&w->encoder;
-    const aj_plane *plane = &image->planes[component];
-    const uint16_t *steps = component == 0 ? encoding->luma : encoding->chroma;
-    int across = component == 0 ? 1 : encoding->across, down = component == 0 ? 1 : encoding->down;
-    int same = plane->across == across && plane->down == down;
-    float factor[AJ_BLOCK], rounding[AJ_BLOCK], block[AJ_BLOCK];
-    int rows, columns, row, column, k;
-    size_t coefficients = 0;
+    return put_scan_header(file, s) && aj_put_symbols(file, &s->symbols, s->codes) && aj_end_scan(file);
+}
 
-    aj_shape(image, component, encoding->across, encoding->down, &rows, &columns);
-    for (k = 0; k < AJ_BLOCK; k++) {
-        factor[k] = same ? (float)plane->table[k] / (float)steps[k] : 1.0f / (float)steps[k];
-        rounding[k] = k == 0 ? 0.5f : encoding->rounding;
+static void make_codes(scan *s)
+{
+    int code, i;
+
+    for (code = 0; code < AJ_RAW; code++)
+        for (i = 0; i < 256; i++)
+            if (s->symbols.seen[code][i] > 0) {
+                aj_make_code(s->symbols.seen[code], &s->codes[code]);
+                break;
+            }
+}
+
+/* All coefficients in one scan. With the standard's codes symbols are written row by row. */
+static int put_at_once(writer *w, scan *s)
+{
+    int before[3] = {0, 0, 0}, rows = (w->components[0].rows + w->components[0].high - 1) / w->components[0].high, row;
+
+    clear(s, 0, w->image->components);
+    s->to = AJ_BLOCK - 1;
+    if (!w->encoding->optimize) {
+        for (row = 0; row < (s->count == 1 ? 2 : AJ_RAW); row++)
+            aj_standard_code(row, &s->codes[row]);
+        if (!put_scan_header(&w->file, s))
+            return 0;
     }
     for (row = 0; row < rows; row++) {
-        int16_t *to = info->mem->access_virt_barray(info, array, (JDIMENSION)row, 1, TRUE)[0][0];
-        for (column = 0; column < columns; column++, to += AJ_BLOCK) {
-            if (same)
-                widen(plane->blocks + ((size_t)row * plane->stride + (size_t)column) * AJ_BLOCK, block);
-            else
-                aj_block(plane, across, down, row, column, block);
-            quantise(block, factor, rounding, to);
-            coefficients += nonzero(to);
+        if (!aj_scan_row(w->components, s->count, row, 0, before, &s->symbols))
+            return 0;
+        if (!w->encoding->optimize) {
+            if (!aj_put_symbols(&w->file, &s->symbols, s->codes))
+                return 0;
+            s->symbols.count = 0;
         }
     }
-    return coefficients;
+    if (!w->encoding->optimize)
+        return aj_end_scan(&w->file);
+    make_codes(s);
+    return put_scan(&w->file, s);
 }
 
-static void set_table(j_compress_ptr encoder, int slot, const uint16_t *steps)
+static int put_dc(writer *w, scan *s)
 {
-    JQUANT_TBL *table = jpeg_alloc_quant_table((j_common_ptr)encoder);
+    int before[3] = {0, 0, 0}, rows = (w->components[0].rows + w->components[0].high - 1) / w->components[0].high, row;
 
-    memcpy(table->quantval, steps, sizeof table->quantval);
-    table->sent_table = FALSE;
-    encoder->quant_tbl_ptrs[slot] = table;
+    clear(s, 0, w->image->components);
+    for (row = 0; row < rows; row++)
+        if (!aj_scan_row(w->components, s->count, row, 1, before, &s->symbols))
+            return 0;
+    make_codes(s);
+    return put_scan(&w->file, s);
 }
 
-static void configure(writer *w, const aj_image *image, const aj_encoding *encoding)
+#define MOST_SCANS 3
+#ifndef MANY /* the fuzzer's files are small */
+#define MANY 9000
+#endif
+
+/* Ways to divide the AC coefficients of a component into scans, for few bytes, not for early pictures: libjpeg's own
+ * refines twice, and is never the smallest. */
+typedef struct {
+    size_t least, most; /* coefficients that are not zero, among which it can be the smallest */
+    int count;
+    struct {
+        int from, to, before, now;
+    } scans[MOST_SCANS];
+} way;
+
+static const way ways[] = {
+    {0, 3 * MANY, 1, {{1, 63, 0, 0}}},
+    {MANY / 6, 3 * MANY, 2, {{1, 8, 0, 0}, {9, 63, 0, 0}}},
+    {MANY, SIZE_MAX, 3, {{1, 8, 0, 1}, {9, 63, 0, 1}, {1, 63, 1, 0}}},
+};
+
+/* Makes the scans of a component, and tells what they come to. */
+static int divide(const aj_quantised *q, int component, const way *how, scan *scans, uint64_t *bytes)
 {
-    j_compress_ptr e = &w->encoder;
+    int i, code = component == 0 ? AJ_Y_AC : AJ_C_AC;
 
-    e->image_width = (JDIMENSION)image->width;
-    e->image_height = (JDIMENSION)image->height;
-    e->input_components = image->components;
-    e->in_color_space = image->components == 1 ? JCS_GRAYSCALE : JCS_YCbCr;
-    jpeg_set_defaults(e);
-    if (image->components == 3) {
-        e->comp_info[0].h_samp_factor = encoding->across;
-        e->comp_info[0].v_samp_factor = encoding->down;
+    *bytes = 0;
+    for (i = 0; i < how->count; i++) {
+        scan *s = &scans[i];
+        clear(s, component, 1);
+        s->from = how->scans[i].from;
+        s->to = how->scans[i].to;
+        s->before = how->scans[i].before;
+        s->now = how->scans[i].now;
+        if (!(s->before > 0 ? aj_scan_again(q, code, s->from, s->to, &s->symbols)
+                            : aj_scan_first(q, code, s->from, s->to, s->now, &s->symbols)))
+            return 0;
+        make_codes(s);
+        *bytes += (aj_scan_bits(&s->symbols, s->codes) + 7) / 8 + (uint64_t)s->codes[code].count + 31; /* its markers */
     }
-    set_table(e, 0, encoding->luma);
-    if (image->components == 3)
-        set_table(e, 1, encoding->chroma);
-    e->optimize_coding = encoding->optimize ? TRUE : FALSE;
-    if (encoding->dots_across > 0 && encoding->dots_down > 0) {
-        e->density_unit = 1;
-        e->X_density = (UINT16)encoding->dots_across;
-        e->Y_density = (UINT16)encoding->dots_down;
-    }
+    return 1;
 }
 
-/* Copies marker segments: 0xFF, marker, length (two bytes, which it counts), content. */
-static void write_segments(writer *w, const uint8_t *segments, size_t size)
+/* The AC coefficients of a component in the scans that are smallest; the room is for two ways. */
+static int put_ac(writer *w, int component, scan *scans)
+{
+    const aj_quantised *q = &w->components[component];
+    scan *best = scans, *other = scans + MOST_SCANS;
+    uint64_t fewest = UINT64_MAX, bytes;
+    size_t each;
+    int i, count = 0;
+
+    for (each = 0; each < sizeof ways / sizeof *ways; each++) {
+        if (q->count < ways[each].least || q->count > ways[each].most)
+            continue;
+        if (!divide(q, component, &ways[each], other, &bytes))
+            return 0;
+        if (bytes < fewest) {
+            scan *worse = best;
+            best = other;
+            other = worse;
+            fewest = bytes;
+            count = ways[each].count;
+        }
+    }
+    for (i = 0; i < count; i++)
+        if (!put_scan(&w->file, &best[i]))
+            return 0;
+    return 1;
+}
+
+static int put_scans(writer *w)
+{
+    scan *scans = calloc(2 * MOST_SCANS, sizeof *scans);
+    int i, done = scans != NULL;
+
+    if (done && w->encoding->progressive) {
+        done = put_dc(w, scans);
+        for (i = 0; done && i < w->image->components; i++)
+            done = put_ac(w, i, scans);
+    } else if (done) {
+        done = put_at_once(w, scans);
+    }
+    for (i = 0; scans != NULL && i < 2 * MOST_SCANS; i++)
+        aj_release(&scans[i].symbols);
+    free(scans);
+    return done;
+}
+
+static int write_file(writer *w)
+{
+    const aj_encoding *e = w->encoding;
+    int i;
+
+    for (i = 0; i < w->image->components; i++)
+        if (!aj_quantise(w->image, e, i, &w->components[i]))
+            return 0;
+    return put_marker(&w->file, SOI) && put_jfif(w) && aj_put(&w->file, e->segments, e->segments_size) &&
+           (e->comment_size == 0 || put_segment(&w->file, COM, e->comment, e->comment_size)) && put_tables(w) &&
+           put_frame(w) && put_scans(w) && put_marker(&w->file, EOI);
+}
+
+/* Whether they are marker segments as a whole: 0xFF, marker, length (two bytes, which it counts), content. */
+static int are_segments(const uint8_t *segments, size_t size)
 {
     while (size >= 4) {
         size_t length = ((size_t)segments[2] << 8) | segments[3];
         if (segments[0] != 0xFF || length < 2 || length + 2 > size)
-            break;
-        jpeg_write_marker(&w->encoder, segments[1], segments + 4, (unsigned int)(length - 2));
+            return 0;
         segments += length + 2;
         size -= length + 2;
     }
-    if (size != 0)
-        aj_leave(&w->trap, AJ_UNSUPPORTED, "segments that are none");
+    return size == 0;
 }
 
-static void write_file(writer *w, const aj_image *image, const aj_encoding *encoding)
+/* Why it cannot be done; NULL where it can. */
+static const char *obstacle(const aj_image *image, const aj_encoding *encoding)
 {
-    j_compress_ptr e = &w->encoder;
-    j_common_ptr info = (j_common_ptr)e;
-    jvirt_barray_ptr arrays[3];
-    int i;
-
-    configure(w, image, encoding);
-    for (i = 0; i < image->components; i++) {
-        int wide = e->comp_info[i].h_samp_factor, high = e->comp_info[i].v_samp_factor, rows, columns;
-        aj_shape(image, i, encoding->across, encoding->down, &rows, &columns);
-        arrays[i] = info->mem->request_virt_barray(info, JPOOL_IMAGE, TRUE,
-                                                   (JDIMENSION)((columns + wide - 1) / wide * wide),
-                                                   (JDIMENSION)((rows + high - 1) / high * high), (JDIMENSION)high);
-    }
-    info->mem->realize_virt_arrays(info);
-    for (i = 0; i < image->components; i++) {
-        size_t coefficients = fill(w, image, encoding, i, arrays[i]);
-        if (i == 0 && encoding->progressive)
-            set_scans(e, coefficients);
-    }
-    w->destination.init_destination = grow;
-    w->destination.empty_output_buffer = on_full;
-    w->destination.term_destination = on_end;
-    e->dest = &w->destination;
-    jpeg_write_coefficients(e, arrays);
-    write_segments(w, encoding->segments, encoding->segments_size);
-    if (encoding->comment_size > 0)
-        jpeg_write_marker(e, JPEG_COM, encoding->comment, (unsigned int)encoding->comment_size);
-    jpeg_finish_compress(e);
+    if (!aj_can_resample(image, encoding->across, encoding->down))
+        return "the chrominance would have to be interpolated";
+    if (image->components == 3 && encoding->across * encoding->down + 2 > AJ_MOST_BLOCKS)
+        return "the chrominance would have too few samples";
+    if (!are_segments(encoding->segments, encoding->segments_size))
+        return "segments that are none";
+    if (encoding->comment_size > 65533)
+        return "the comment is too long";
+    return NULL;
 }
 
 aj_status aj_write(const aj_image *image, const aj_encoding *encoding, uint8_t **file, size_t *size,
                    char message[AJ_MESSAGE])
 {
-    writer *w = calloc(1, sizeof *w);
-    aj_status status;
+    writer w = {.image = image, .encoding = encoding};
+    const char *why = obstacle(image, encoding);
+    int i, done = why == NULL && write_file(&w);
 
-    *file = NULL;
-    *size = 0;
-    message[0] = '\0';
-    if (w == NULL)
-        return AJ_NO_MEMORY;
-    w->encoder.err = aj_set_trap(&w->trap, message);
-    if (setjmp(w->trap.out) == 0) {
-        jpeg_create_compress(&w->encoder);
-        if (!aj_can_resample(image, encoding->across, encoding->down))
-            aj_leave(&w->trap, AJ_UNSUPPORTED, "the chrominance would have to be interpolated");
-        write_file(w, image, encoding);
-        *file = w->file;
-        *size = w->room - w->destination.free_in_buffer;
-    } else {
-        free(w->file);
+    for (i = 0; i < 3; i++)
+        aj_forget(&w.components[i]);
+    if (!done) {
+        free(w.file.bytes);
+        w.file = (aj_file){0};
     }
-    status = w->trap.status;
-    jpeg_destroy_compress(&w->encoder);
-    free(w);
-    return status;
+    *file = w.file.bytes;
+    *size = w.file.size;
+    snprintf(message, AJ_MESSAGE, "%s", why == NULL ? "" : why);
+    return done ? AJ_OK : why == NULL ? AJ_NO_MEMORY : AJ_UNSUPPORTED;
 }

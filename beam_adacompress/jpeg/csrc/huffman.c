@@ -1,0 +1,232 @@
+/* Huffman codes, made for a scan or those of the standard, and the bits of its data. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "standard.h"
+#include "write.h"
+
+/* What is joined to a tree: a symbol, or what was joined before. */
+typedef struct {
+    uint64_t seen;
+    int16_t symbol; /* the first of the chain in it */
+} node;
+
+#define NOT_A_SYMBOL 256 /* takes the code of ones alone, which must not be used */
+#define LONGEST 64       /* bits; it takes 2 ** 44 symbols for a longer one */
+
+/* The two that were seen the least, of those the last; `first` and `second` are their places. */
+static void rarest(const node *nodes, int count, int *first, int *second)
+{
+    int i;
+
+    *first = *second = -1;
+    for (i = 0; i < count; i++) {
+        if (*first < 0 || nodes[i].seen <= nodes[*first].seen) {
+            *second = *first;
+            *first = i;
+        } else if (*second < 0 || nodes[i].seen <= nodes[*second].seen) {
+            *second = i;
+        }
+    }
+}
+
+/* How many codes of each length; of 16 bits at most (K.3). */
+static void shorten(int lengths[LONGEST + 1])
+{
+    int i, j;
+
+    for (i = LONGEST; i > 16; i--)
+        while (lengths[i] > 0) {
+            for (j = i - 2; lengths[j] == 0; j--)
+                ;
+            lengths[i] -= 2;
+            lengths[i - 1]++;
+            lengths[j + 1] += 2;
+            lengths[j]--;
+        }
+    for (i = 16; lengths[i] == 0; i--)
+        ;
+    lengths[i]--; /* the code of ones */
+}
+
+/* By symbol: codes of the same length follow each other. */
+static void number(aj_code *code)
+{
+    unsigned next = 0;
+    int length, i, k = 0;
+
+    memset(code->length, 0, sizeof code->length);
+    for (length = 1; length <= 16; length++, next <<= 1)
+        for (i = 0; i < code->lengths[length - 1]; i++, k++, next++) {
+            code->code[code->symbols[k]] = (uint16_t)next;
+            code->length[code->symbols[k]] = (uint8_t)length;
+        }
+    code->count = k;
+}
+
+void aj_make_code(const uint32_t seen[256], aj_code *code)
+{
+    node nodes[NOT_A_SYMBOL + 1];
+    int16_t next[NOT_A_SYMBOL + 1]; /* in the same chain */
+    uint8_t length[NOT_A_SYMBOL + 1] = {0};
+    int lengths[LONGEST + 1] = {0}, count = 0, i, k, symbol;
+
+    for (i = 0; i < 256; i++)
+        if (seen[i] > 0)
+            nodes[count++] = (node){seen[i], (int16_t)i};
+    nodes[count++] = (node){1, NOT_A_SYMBOL};
+    memset(next, -1, sizeof next);
+    while (count > 1) {
+        int first, second, last;
+        rarest(nodes, count, &first, &second);
+        for (last = nodes[first].symbol; ; last = next[last]) {
+            length[last]++;
+            if (next[last] < 0)
+                break;
+        }
+        next[last] = nodes[second].symbol;
+        for (last = nodes[second].symbol; last >= 0; last = next[last])
+            length[last]++;
+        nodes[first].seen += nodes[second].seen;
+        nodes[second] = nodes[--count];
+    }
+    for (symbol = 0; symbol <= NOT_A_SYMBOL; symbol++)
+        if (length[symbol] > 0)
+            lengths[length[symbol]]++;
+    for (i = 1, k = 0; i <= LONGEST; i++)
+        for (symbol = 0; lengths[i] > 0 && symbol < NOT_A_SYMBOL; symbol++)
+            if (length[symbol] == i)
+                code->symbols[k++] = (uint8_t)symbol;
+    shorten(lengths);
+    for (i = 0; i < 16; i++)
+        code->lengths[i] = (uint8_t)lengths[i + 1];
+    number(code);
+}
+
+void aj_standard_code(int which, aj_code *code)
+{
+    static const uint8_t *const lengths[] = {aj_y_dc_lengths, aj_y_ac_lengths, aj_c_dc_lengths, aj_c_ac_lengths};
+    static const uint8_t *const symbols[] = {aj_y_dc_symbols, aj_y_ac_symbols, aj_c_dc_symbols, aj_c_ac_symbols};
+    static const size_t counts[] = {sizeof aj_y_dc_symbols, sizeof aj_y_ac_symbols, sizeof aj_c_dc_symbols,
+                                    sizeof aj_c_ac_symbols};
+
+    memcpy(code->lengths, lengths[which], sizeof code->lengths);
+    memcpy(code->symbols, symbols[which], counts[which]);
+    number(code);
+}
+
+/* Bits that follow a symbol: of DC ones, of ends of blocks, of AC ones. */
+static int following(int code, int symbol)
+{
+    return code == AJ_Y_DC || code == AJ_C_DC ? symbol : symbol & 15 ? symbol & 15 : symbol >> 4 == 15 ? 0 : symbol >> 4;
+}
+
+uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
+{
+    uint64_t bits = symbols->raw;
+    int code, i;
+
+    for (code = 0; code < AJ_RAW; code++)
+        for (i = 0; i < codes[code].count; i++) {
+            int symbol = codes[code].symbols[i];
+            bits += (uint64_t)symbols->seen[code][symbol] * (uint64_t)(codes[code].length[symbol] + following(code, symbol));
+        }
+    return bits;
+}
+
+static int make_room(aj_file *file, size_t more)
+{
+    size_t room = file->room;
+    uint8_t *bytes;
+
+    if (room - file->size >= more)
+        return 1;
+    while (room - file->size < more)
+        room = room > 0 ? 2 * room : 1 << 14;
+    bytes = realloc(file->bytes, room);
+    if (bytes == NULL)
+        return 0;
+    file->bytes = bytes;
+    file->room = room;
+    return 1;
+}
+
+int aj_put(aj_file *file, const void *bytes, size_t count)
+{
+    if (!make_room(file, count))
+        return 0;
+    if (count > 0)
+        memcpy(file->bytes + file->size, bytes, count);
+    file->size += count;
+    return 1;
+}
+
+/* Bytes of data, those of ones followed by a zero. */
+AJ_INLINE uint8_t *put_bytes(uint8_t *to, uint32_t word, int count)
+{
+    int i;
+
+    for (i = count - 1; i >= 0; i--) {
+        *to++ = (uint8_t)(word >> 8 * i);
+        if (to[-1] == 0xFF)
+            *to++ = 0;
+    }
+    return to;
+}
+
+AJ_INLINE int has_ones(uint32_t word)
+{
+    return ((~word - 0x01010101u) & word & 0x80808080u) != 0;
+}
+
+#define AT_ONCE 1024 /* symbols; each becomes 32 bits at most, twice as much with zeros behind ones */
+
+int aj_put_symbols(aj_file *file, const aj_symbols *symbols, const aj_code codes[AJ_CODES])
+{
+    size_t at = 0;
+    uint64_t bits = file->bits;
+    int held = file->held;
+
+    while (at < symbols->count) {
+        size_t end = symbols->count - at > AT_ONCE ? at + AT_ONCE : symbols->count;
+        uint8_t *to;
+        if (!make_room(file, 8 * (end - at) + 8))
+            return 0;
+        for (to = file->bytes + file->size; at < end; at++) {
+            uint32_t each = symbols->symbols[at];
+            const aj_code *code = &codes[each >> 21 & 7];
+            int following = (int)(each >> 16 & 31), length = code->length[each >> 24] + following;
+            bits = bits << length | (uint64_t)code->code[each >> 24] << following | (each & 0xFFFF);
+            held += length;
+            if (held >= 32) {
+                uint32_t word = (uint32_t)(bits >> (held -= 32));
+                if (has_ones(word)) {
+                    to = put_bytes(to, word, 4);
+                } else {
+                    to[0] = (uint8_t)(word >> 24);
+                    to[1] = (uint8_t)(word >> 16);
+                    to[2] = (uint8_t)(word >> 8);
+                    to[3] = (uint8_t)word;
+                    to += 4;
+                }
+            }
+        }
+        file->size = (size_t)(to - file->bytes);
+    }
+    file->bits = bits;
+    file->held = held;
+    return 1;
+}
+
+int aj_end_scan(aj_file *file)
+{
+    int bytes = (file->held + 7) / 8, missing = 8 * bytes - file->held;
+
+    if (!make_room(file, 8))
+        return 0;
+    file->size = (size_t)(put_bytes(file->bytes + file->size,
+                                    (uint32_t)(file->bits << missing | ((1u << missing) - 1)), bytes) - file->bytes);
+    file->bits = 0;
+    file->held = 0;
+    return 1;
+}
