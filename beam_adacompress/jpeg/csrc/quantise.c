@@ -2,61 +2,74 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
 
 #include "rows.h"
-#include "write.h"
 #include "standard.h"
+#include "write.h"
 
-#define LARGEST 1023.0f /* what 8-bit samples can come to; libjpeg refuses more */
+#define LARGEST 1023.0f /* what 8-bit samples can come to */
 
-/* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). */
-AJ_INLINE void quantise(const float *restrict block, const float *restrict factor, const float *restrict rounding,
-                        int16_t *restrict found)
+/* How the coefficients of a component become others. */
+typedef struct {
+    float factor[AJ_BLOCK], rounding[AJ_BLOCK];
+    int16_t most[AJ_BLOCK]; /* the largest that becomes 0 */
+} change;
+
+/* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). Still to be cut to an integer. */
+AJ_INLINE float scaled(const change *c, int k, float value)
 {
-    float scaled[AJ_BLOCK];
+    value = value * c->factor[k];
+    value = value + copysignf(c->rounding[k], value);
+    value = value < LARGEST ? value : LARGEST;
+    return value > -LARGEST ? value : -LARGEST;
+}
+
+AJ_INLINE int16_t quantised(const change *c, int k, float value)
+{
+    return (int16_t)(int32_t)scaled(c, k, value);
+}
+
+static void set_change(change *c, const aj_plane *plane, const uint16_t *steps, float rounding, int same)
+{
     int k;
 
     for (k = 0; k < AJ_BLOCK; k++) {
-        float value = block[k] * factor[k];
-        value = value + copysignf(rounding[k], value);
-        value = value < LARGEST ? value : LARGEST;
-        scaled[k] = value > -LARGEST ? value : -LARGEST;
+        int most;
+        c->factor[k] = same ? (float)plane->table[k] / (float)steps[k] : 1.0f / (float)steps[k];
+        c->rounding[k] = k == 0 ? 0.5f : rounding;
+        most = (int)fminf((1.0f - c->rounding[k]) / c->factor[k], INT16_MAX); /* about; the arithmetic has the last word */
+        while (most > 0 && quantised(c, k, (float)most) != 0)
+            most--;
+        while (most < INT16_MAX && quantised(c, k, (float)(most + 1)) == 0)
+            most++;
+        c->most[k] = (int16_t)most;
     }
-    for (k = 0; k < AJ_BLOCK; k++)
-        found[k] = (int16_t)(int32_t)scaled[k];
 }
 
-AJ_INLINE void widen(const int16_t *restrict block, float *restrict found)
-{
-    int k;
-
-    for (k = 0; k < AJ_BLOCK; k++)
-        found[k] = (float)block[k];
-}
-
-/* Which coefficients of a block are not zero, by their places in natural order. */
-AJ_INLINE uint64_t not_zero(const int16_t *block)
+/* Which coefficients of a block are larger than that, by their places in natural order. */
+AJ_INLINE uint64_t larger(const int16_t *block, const int16_t *most)
 {
     uint64_t found = 0;
     int k;
 
 #ifdef __SSE2__
     for (k = 0; k < AJ_BLOCK; k += 16) {
-        __m128i first = _mm_loadu_si128((const __m128i *)(block + k));
-        __m128i second = _mm_loadu_si128((const __m128i *)(block + k + 8));
-        __m128i zeros = _mm_cmpeq_epi8(_mm_packs_epi16(first, second), _mm_setzero_si128());
-        found |= (uint64_t)(0xFFFF & ~_mm_movemask_epi8(zeros)) << k;
+        __m128i is_larger[2];
+        int half;
+        for (half = 0; half < 2; half++) {
+            __m128i value = _mm_loadu_si128((const __m128i *)(block + k + 8 * half));
+            __m128i sign = _mm_srai_epi16(value, 15);
+            __m128i magnitude = _mm_sub_epi16(_mm_xor_si128(value, sign), sign);
+            is_larger[half] = _mm_cmpgt_epi16(magnitude, _mm_loadu_si128((const __m128i *)(most + k + 8 * half)));
+        }
+        found |= (uint64_t)_mm_movemask_epi8(_mm_packs_epi16(is_larger[0], is_larger[1])) << k;
     }
 #else
-    for (k = 0; k < AJ_BLOCK; k += 4)
-        if (four(block + k))
-            found |= (uint64_t)((block[k] != 0) | (block[k + 1] != 0) << 1 | (block[k + 2] != 0) << 2 |
-                                (block[k + 3] != 0) << 3)
-                     << k;
+    for (k = 0; k < AJ_BLOCK; k++)
+        found |= (uint64_t)(abs(block[k]) > most[k]) << k;
 #endif
     return found;
 }
@@ -70,34 +83,46 @@ AJ_INLINE uint64_t in_zigzag(uint64_t natural)
     return found;
 }
 
+/* A block as it is in the file, whose large coefficients alone need any arithmetic. Returns where the next one's go. */
+AJ_INLINE int16_t *take(const int16_t *block, const change *c, aj_quantised *found, size_t i, int16_t *next)
+{
+    uint64_t left = found->which[i] = in_zigzag(larger(block, c->most) & ~(uint64_t)1);
+
+    found->dc[i] = quantised(c, 0, (float)block[0]);
+    for (; left; left &= left - 1) {
+        int k = aj_natural[__builtin_ctzll(left)];
+        *next++ = quantised(c, k, (float)block[k]);
+    }
+    return next;
+}
+
 AJ_CLONES static void fill(const aj_image *image, const aj_encoding *encoding, int component, aj_quantised *found)
 {
     const aj_plane *plane = &image->planes[component];
-    const uint16_t *steps = component == 0 ? encoding->luma : encoding->chroma;
     int across = component == 0 ? 1 : encoding->across, down = component == 0 ? 1 : encoding->down;
-    int same = plane->across == across && plane->down == down;
-    float factor[AJ_BLOCK], rounding[AJ_BLOCK], block[AJ_BLOCK];
-    int16_t quantised[AJ_BLOCK], *next = found->ac;
-    int row, column, k;
+    int same = plane->across == across && plane->down == down, row, column, k;
+    change how, none; /* none: of what has been quantised */
+    int16_t *next = found->ac, block[AJ_BLOCK];
+    float exact[AJ_BLOCK];
     size_t i = 0;
 
-    for (k = 0; k < AJ_BLOCK; k++) {
-        factor[k] = same ? (float)plane->table[k] / (float)steps[k] : 1.0f / (float)steps[k];
-        rounding[k] = k == 0 ? 0.5f : encoding->rounding;
-    }
+    set_change(&how, plane, component == 0 ? encoding->luma : encoding->chroma, encoding->rounding, same);
+    memset(&none, 0, sizeof none);
+    for (k = 0; k < AJ_BLOCK; k++)
+        none.factor[k] = 1.0f;
     for (row = 0; row < found->rows; row++)
         for (column = 0; column < found->columns; column++, i++) {
-            uint64_t left;
-            if (same)
-                widen(plane->blocks + ((size_t)row * plane->stride + (size_t)column) * AJ_BLOCK, block);
-            else
-                aj_block(plane, across, down, row, column, block);
-            quantise(block, factor, rounding, quantised);
-            found->dc[i] = quantised[0];
-            found->which[i] = left = in_zigzag(not_zero(quantised) & ~(uint64_t)1);
             found->start[i] = (uint32_t)(next - found->ac);
-            for (; left; left &= left - 1)
-                *next++ = quantised[aj_natural[__builtin_ctzll(left)]];
+            if (same) {
+                next = take(plane->blocks + ((size_t)row * plane->stride + (size_t)column) * AJ_BLOCK, &how, found, i, next);
+                continue;
+            }
+            aj_block(plane, across, down, row, column, exact);
+            for (k = 0; k < AJ_BLOCK; k++)
+                exact[k] = scaled(&how, k, exact[k]);
+            for (k = 0; k < AJ_BLOCK; k++)
+                block[k] = (int16_t)(int32_t)exact[k];
+            next = take(block, &none, found, i, next);
         }
     found->count = (size_t)(next - found->ac);
 }
