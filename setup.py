@@ -65,9 +65,15 @@ WANTED = os.environ.get("ADACOMPRESS_NATIVE", "auto")
 CORE = Extension(
     "beam_adacompress.jpeg._native",
     sources=[
-        f"{CSRC}/{name}.c" for name in ("image", "blocks", "grid", "quantise", "scans", "huffman", "write", "module")
+        f"{CSRC}/{name}.c"
+        for name in (
+            *("image", "codes", "decode", "blocks", "grid"),
+            *("quantise", "scans", "huffman", "write", "module"),
+        )
     ],
-    depends=[f"{CSRC}/{name}.h" for name in ("core", "trap", "rows", "matrices", "write", "standard")],
+    depends=[
+        f"{CSRC}/{name}.h" for name in ("core", "trap", "codes", "decode", "rows", "matrices", "write", "standard")
+    ],
     define_macros=[("Py_LIMITED_API", "0x030A0000"), ("NDEBUG", None)],
     extra_compile_args=["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"],
     include_dirs=[f"{JPEG_ROOT}/include"] if JPEG_ROOT else [],

@@ -1,4 +1,5 @@
-/* Feeds the native core with files that are nearly JPEGs: everything it does, on whatever opens.
+/* Feeds the native core with files that are nearly JPEGs: everything it does, on whatever opens. Its own Huffman
+ * decoder has to find what libjpeg finds.
  *
  *   clang:  -fsanitize=fuzzer,address,undefined    libFuzzer mutates; see fuzz/run
  *   others: -fsanitize=address,undefined -DALONE   main() below mutates the seeds by itself, the same way each time
@@ -22,6 +23,50 @@ static uint32_t hashed(const uint8_t *data, size_t size)
     return hash;
 }
 
+static void compare(const aj_image *first, const aj_image *second, const char *what)
+{
+    int i, row;
+
+    for (i = 0; i < first->components; i++) {
+        const aj_plane *p = &first->planes[i], *q = &second->planes[i];
+        for (row = 0; row < p->rows; row++)
+            if (memcmp(p->blocks + (size_t)row * p->stride * AJ_BLOCK, q->blocks + (size_t)row * q->stride * AJ_BLOCK,
+                       (size_t)p->columns * AJ_BLOCK * sizeof *p->blocks) != 0) {
+                fprintf(stderr, "%s\n", what);
+                abort();
+            }
+    }
+}
+
+/* By the core's own decoder where it takes the file; then by libjpeg too, and there must be no difference. */
+static aj_status opened(const uint8_t *data, size_t size, aj_image *image, char message[AJ_MESSAGE])
+{
+    char other_message[AJ_MESSAGE];
+    aj_image other;
+    aj_status status = aj_open(data, size, MOST_PIXELS, MOST_SCANS, 0, image, message);
+    int i;
+
+    if (status == AJ_OK && image->by_libjpeg)
+        return status;
+    if (aj_open(data, size, MOST_PIXELS, MOST_SCANS, 1, &other, other_message) != status ||
+        strcmp(message, other_message) || image->width != other.width || image->height != other.height ||
+        image->components != other.components) {
+        fprintf(stderr, "opened otherwise by libjpeg: '%s', '%s'\n", message, other_message);
+        abort();
+    }
+    for (i = 0; i < image->components; i++) {
+        const aj_plane *p = &image->planes[i], *q = &other.planes[i];
+        if (p->rows != q->rows || p->columns != q->columns || p->across != q->across || p->down != q->down ||
+            memcmp(p->table, q->table, sizeof p->table) || memcmp(p->steps, q->steps, sizeof p->steps)) {
+            fprintf(stderr, "component %d is another one by libjpeg\n", i);
+            abort();
+        }
+    }
+    compare(image, &other, "other coefficients than libjpeg's");
+    aj_close(&other);
+    return status;
+}
+
 /* Whether it can be written so. */
 static int written_and_opened(const aj_image *image, const aj_encoding *how, aj_image *found)
 {
@@ -31,7 +76,7 @@ static int written_and_opened(const aj_image *image, const aj_encoding *how, aj_
 
     if (aj_write(image, how, &file, &size, message) != AJ_OK)
         return 0;
-    if (aj_open(file, size, MOST_PIXELS, MOST_SCANS, found, message) != AJ_OK) {
+    if (opened(file, size, found, message) != AJ_OK) {
         fprintf(stderr, "what was written cannot be read: %s\n", message);
         abort();
     }
@@ -41,21 +86,6 @@ static int written_and_opened(const aj_image *image, const aj_encoding *how, aj_
         abort();
     }
     return 1;
-}
-
-static void compare(const aj_image *first, const aj_image *second)
-{
-    int i, row;
-
-    for (i = 0; i < first->components; i++) {
-        const aj_plane *p = &first->planes[i], *q = &second->planes[i];
-        for (row = 0; row < p->rows; row++)
-            if (memcmp(p->blocks + (size_t)row * p->stride * AJ_BLOCK, q->blocks + (size_t)row * q->stride * AJ_BLOCK,
-                       (size_t)p->columns * AJ_BLOCK * sizeof *p->blocks) != 0) {
-                fprintf(stderr, "two codings of the same picture differ\n");
-                abort();
-            }
-    }
 }
 
 /* The image in other tables and codings: all of them have to hold the same coefficients. */
@@ -86,7 +116,7 @@ static void write_and_open_again(const aj_image *image, uint32_t hash)
         if (!written_and_opened(image, &how, coding == 0 ? &first : &again))
             break;
         if (coding > 0) {
-            compare(&first, &again);
+            compare(&first, &again, "two codings of the same picture differ");
             aj_close(&again);
         }
     }
@@ -121,7 +151,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     aj_image image, turned;
     uint32_t hash = hashed(data, size);
 
-    if (aj_open(data, size, MOST_PIXELS, MOST_SCANS, &image, message) != AJ_OK)
+    if (opened(data, size, &image, message) != AJ_OK)
         return 0;
     look(&image);
     write_and_open_again(&image, hash);

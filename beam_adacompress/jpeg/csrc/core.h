@@ -47,6 +47,7 @@ typedef struct {
 typedef struct {
     int width, height; /* pixels */
     int components;    /* 1: grayscale; 3: Y, Cb, Cr */
+    int by_libjpeg;    /* whether that decoded it */
     aj_plane planes[3];
     void *owner; /* of the planes' memory */
     void (*release)(void *owner);
@@ -66,8 +67,8 @@ typedef struct {
 
 /* Reads the coefficients of a JPEG, strictly: whatever libjpeg warns of in the picture's data is damage.
  * Limits are checked before anything of the picture's size is allocated: pixels, a bit of file for each block, scans.
- * `data` may be freed afterwards. */
-aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_scans, aj_image *image,
+ * `data` may be freed afterwards. With `by_libjpeg` that decodes whatever it is: the result is the same, later. */
+aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_scans, int by_libjpeg, aj_image *image,
                   char message[AJ_MESSAGE]);
 
 /* The picture transposed, then flipped down, then across, exactly. Unsupported where incomplete blocks would come to

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "decode.h"
 #include "trap.h"
 #include <jerror.h>
 
@@ -178,7 +179,26 @@ static void close_reader(void *owner)
     free(r);
 }
 
-aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_scans, aj_image *image,
+/* The picture without libjpeg, where it is one for `aj_decode`; then the reader is not needed any more. */
+static int decoded(reader *r, aj_image *image)
+{
+    struct jpeg_decompress_struct *d = &r->decoder;
+    int i, table;
+
+    for (i = 0; i < image->components; i++) {
+        table = d->comp_info[i].quant_tbl_no;
+        if (table < 0 || table >= NUM_QUANT_TBLS || d->quant_tbl_ptrs[table] == NULL)
+            return 0;
+    }
+    if (!aj_decode(d, image))
+        return 0;
+    for (i = 0; i < image->components; i++)
+        set_table(&image->planes[i], d->quant_tbl_ptrs[d->comp_info[i].quant_tbl_no]->quantval, 0);
+    close_reader(r);
+    return 1;
+}
+
+aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_scans, int by_libjpeg, aj_image *image,
                   char message[AJ_MESSAGE])
 {
     reader *r = calloc(1, sizeof *r);
@@ -202,7 +222,10 @@ aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_
     jpeg_mem_src(&r->decoder, (unsigned char *)data, (unsigned long)size);
     jpeg_read_header(&r->decoder, TRUE);
     describe(r, size, max_pixels, image);
+    if (!by_libjpeg && max_scans > 0 && decoded(r, image))
+        return AJ_OK;
     locate(r, jpeg_read_coefficients(&r->decoder), image);
+    image->by_libjpeg = 1;
     image->owner = r;
     image->release = close_reader;
     return AJ_OK;

@@ -76,17 +76,17 @@ static PyObject *open_jpeg(PyObject *module, PyObject *args)
     module_state *state = PyModule_GetState(module);
     PyObject *data;
     long long max_pixels;
-    int max_scans;
+    int max_scans, by_libjpeg = 0;
     char *bytes, message[AJ_MESSAGE];
     Py_ssize_t size;
     aj_image image;
     aj_status status;
 
-    if (!PyArg_ParseTuple(args, "SLi:open", &data, &max_pixels, &max_scans) ||
+    if (!PyArg_ParseTuple(args, "SLi|p:open", &data, &max_pixels, &max_scans, &by_libjpeg) ||
         PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = aj_open((const uint8_t *)bytes, (size_t)size, max_pixels, max_scans, &image, message);
+    status = aj_open((const uint8_t *)bytes, (size_t)size, max_pixels, max_scans, by_libjpeg, &image, message);
     Py_END_ALLOW_THREADS
     return status == AJ_OK ? new_image(state, &image) : fail(state, status, message);
 }
@@ -316,7 +316,7 @@ static PyObject *image_write(PyObject *self, PyObject *args)
 static PyObject *image_number(PyObject *self, void *which)
 {
     const aj_image *image = &((ImageObject *)self)->image;
-    const int numbers[] = {image->width, image->height, image->components};
+    const int numbers[] = {image->width, image->height, image->components, image->by_libjpeg};
 
     return PyLong_FromLong(numbers[(intptr_t)which]);
 }
@@ -348,6 +348,7 @@ static PyGetSetDef image_attributes[] = {
     {"width", image_number, NULL, "pixels", (void *)0},
     {"height", image_number, NULL, "pixels", (void *)1},
     {"components", image_number, NULL, "1 or 3", (void *)2},
+    {"by_libjpeg", image_number, NULL, "1 where libjpeg decoded it, 0 where the core's own decoder did", (void *)3},
     {"sampling", image_sampling, NULL, "of the chrominance: down, across", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -418,7 +419,7 @@ static int clear(PyObject *module)
 }
 
 static PyMethodDef module_methods[] = {
-    {"open", open_jpeg, METH_VARARGS, "open(data, max_pixels, max_scans) -> Image"},
+    {"open", open_jpeg, METH_VARARGS, "open(data, max_pixels, max_scans, by_libjpeg=False) -> Image"},
     {"has_more", has_more, METH_VARARGS, "has_more(data, start) -> whether a picture or a film begins there or behind"},
     {NULL, NULL, 0, NULL},
 };
