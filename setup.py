@@ -64,23 +64,15 @@ WANTED = os.environ.get("ADACOMPRESS_NATIVE", "auto")
 # Rounding must not depend on the processor: products and sums are not fused.
 CORE = Extension(
     "beam_adacompress.jpeg._native",
-    sources=[
-        f"{CSRC}/{name}.c"
-        for name in (
-            *("image", "codes", "decode", "blocks", "grid"),
-            *("quantise", "scans", "huffman", "write", "module"),
-        )
-    ],
-    depends=[
-        f"{CSRC}/{name}.h" for name in ("core", "trap", "codes", "decode", "rows", "matrices", "write", "standard")
-    ],
+    sources=sorted(str(path) for path in Path(CSRC).glob("*.c")),
+    depends=sorted(str(path) for path in Path(CSRC).glob("*.h")),
     define_macros=[("Py_LIMITED_API", "0x030A0000"), ("NDEBUG", None)],
     extra_compile_args=["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden"],
     include_dirs=[f"{JPEG_ROOT}/include"] if JPEG_ROOT else [],
     extra_objects=[f"{JPEG_ROOT}/lib/libjpeg.a"] if JPEG_ROOT else [],
     # What is linked in stays inside: Pillow and others bring their own libjpeg.
     extra_link_args=["-Wl,--exclude-libs,ALL"] if JPEG_ROOT and sys.platform == "linux" else [],
-    libraries=[] if JPEG_ROOT else ["jpeg"],
+    libraries=["m"] if JPEG_ROOT else ["jpeg", "m"],
     py_limited_api=True,
 )
 PROBE = """

@@ -4,6 +4,7 @@
  *   clang:  -fsanitize=fuzzer,address,undefined    libFuzzer mutates; see fuzz/run
  *   others: -fsanitize=address,undefined -DALONE   main() below mutates the seeds by itself, the same way each time
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +124,25 @@ static void write_and_open_again(const aj_image *image, uint32_t hash)
     aj_close(&first);
 }
 
+/* Of nine blocks, whatever they hold: finite numbers. */
+static void sum_up(const float *grid)
+{
+    static const int32_t ranks[3] = {0, 4, 8};
+    float weights[3 * AJ_BLOCK], found[3 * 2 + 3 + 1 + 6 + 1 + 2 + 2 * 2];
+    aj_averages how = {2, 1, 2, 2, 3, weights, weights, weights, weights, weights, ranks};
+    int i;
+
+    for (i = 0; i < 3 * AJ_BLOCK; i++)
+        weights[i] = (float)(i % 5) / 64.0f;
+    if (aj_summary_size(&how) != (int)(sizeof found / sizeof *found))
+        abort();
+    if (!aj_summarise(grid, 9, &how, found))
+        return;
+    for (i = 0; i < aj_summary_size(&how); i++)
+        if (!isfinite(found[i]))
+            abort();
+}
+
 static void look(const aj_image *image)
 {
     int32_t tops[3] = {0, image->height / 2, image->height - 1}, lefts[3] = {0, image->width / 3, image->width - 1};
@@ -132,6 +152,7 @@ static void look(const aj_image *image)
 
     if (!aj_grid(image, tops, 3, lefts, 3, found))
         return;
+    sum_up(found);
     if (!aj_can_resample(image, 2, 2))
         return;
     for (i = 0; i < image->components; i++) {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from beam_adacompress.errors import AdaCompressError
+from beam_adacompress.jpeg import native
 from beam_adacompress.policy.agreement import NAMES, AgreementModel, gelu, of_arrays
 from beam_adacompress.policy.fit_agreement import Training, Tuning, fit, tune
 from beam_adacompress.policy.outcomes import Logged
@@ -41,6 +42,45 @@ def test_what_it_predicts_by_hand():
     expected = [1 / (1 + np.exp(1 - count * softplus)) for count in (1, 2, 3)] * 2
     assert found.agreement == pytest.approx(np.array([expected] * 2), abs=1e-6)
     assert found.size.tolist() == [[16, 16, 32, 8, 16, 32], [8, 16, 32, 8, 16, 32]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (2, 4, 5, 2, 3), (5, 76, 32, 5, 11)])
+def test_the_best_action_is_the_same_by_the_core_and_by_numpy(monkeypatch, shape):
+    members, features, hidden, families, qualities = shape
+    random = np.random.default_rng(0)
+    shapes = {
+        "mean": (features,),
+        "scale": (features,),
+        "w1": (members, features, hidden),
+        "b1": (members, hidden),
+        "w_ease": (members, hidden, families),
+        "base": (members, families),
+        "steps": (members, families, qualities),
+        "w_size": (features, families * qualities),
+        "b_size": (families * qualities,),
+    }
+    one = of_arrays({name: random.normal(0, 0.3, each) for name, each in shapes.items()} | {"scale": np.ones(features)})
+    rows = random.normal(0, 3, (20, features)).astype(np.float32)
+    found = [one.best(row, price) for row in rows for price in (0.0, 0.1, 1.0)]
+    monkeypatch.setattr(native, "_native", None)
+    expected = [one.best(row, price) for row in rows for price in (0.0, 0.1, 1.0)]
+    assert [each.action for each in found] == [each.action for each in expected]
+    assert np.array(found) == pytest.approx(np.array(expected), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.skipif(not native.is_installed(), reason="the native core was not built")
+def test_arrays_of_an_ensemble_that_do_not_go_together():
+    shape, *arrays = model()._packed
+    seen = np.zeros(4, np.float32)
+    for wrong in range(len(arrays)):
+        changed = [each.ravel()[:-1] if place == wrong else each for place, each in enumerate(arrays)]
+        with pytest.raises(ValueError, match=r"none of an ensemble|do not go together"):
+            native.best(seen, 0.1, shape, *changed)
+    for numbers in ((0, 2, 3), (2, 0, 3), (2, 2, 0), (3, 2, 3), (2, 3, 3), (1 << 20, 2, 3)):
+        with pytest.raises(ValueError, match=r"none of an ensemble|do not go together"):
+            native.best(seen, 0.1, numbers, *arrays)
+    with pytest.raises(ValueError, match="none of an ensemble"):
+        native.best(seen[:3], 0.1, shape, *arrays)
 
 
 def test_members_are_averaged_and_features_standardised():

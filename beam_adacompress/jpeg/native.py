@@ -143,7 +143,13 @@ class Coded:
 
     def grid(self, tops: NDArray[np.int32], lefts: NDArray[np.int32]) -> NDArray[np.float32]:
         """The DCT of 8 x 8 pixels at each of some places, as `grid.of_samples` gives it."""
-        return np.frombuffer(self._image.grid(tops.tobytes(), lefts.tobytes()), np.float32).reshape(64, 3, -1)
+        return np.frombuffer(self._image.grid(tops, lefts), np.float32).reshape(64, 3, -1)
+
+    def summary(
+        self, tops: NDArray[np.int32], lefts: NDArray[np.int32], averages: tuple[NDArray[Any], ...]
+    ) -> NDArray[np.float32]:
+        """What `summary.of_blocks` makes of the grid of these places."""
+        return np.frombuffer(self._image.summary(tops, lefts, averages), np.float32)
 
     def turned(self, transpose: bool = False, down: bool = False, across: bool = False) -> Optional[Coded]:
         """The picture transposed, then flipped downwards, across, or both; without loss.
@@ -216,6 +222,36 @@ def has_more(data: bytes, start: int) -> bool:
     if _native is not None:  # ten times as fast, and this is done for each file
         return bool(_native.has_more(data, start))
     return _MORE.search(data, start) is not None
+
+
+def summary(blocks: NDArray[np.float32], averages: tuple[NDArray[Any], ...]) -> NDArray[np.float32]:
+    """What `summary.of_blocks` gives, by the core, which has to be there; arrays are contiguous.
+
+    Raises:
+      ValueError: an array is not as large as the others ask for.
+    """
+    return np.frombuffer(_native.summary(blocks, averages), np.float32)
+
+
+def best(
+    features: NDArray[np.float32], price: float, shape: tuple[int, int, int], *arrays: Any
+) -> tuple[int, float, float]:
+    """What `AgreementModel.best` gives, by the core, which has to be there.
+
+    It is no codec's business, but done for each image between reading it and writing it, and thirty small operations
+    of numpy, whose code the image has driven out of the caches, take longer than choosing does.
+
+    Args:
+      features: `(features,)`, contiguous.
+      price: of a byte.
+      shape: members, families and qualities.
+      arrays: mean, scale, w1, b1, w_ease, rising, w_size and b_size, contiguous.
+
+    Raises:
+      ValueError: an array is not as large as the others ask for.
+    """
+    found: tuple[int, float, float] = _native.best(features, price, *shape, *arrays)
+    return found
 
 
 def open_coded(data: bytes, max_pixels: Optional[int] = None) -> Optional[Coded]:

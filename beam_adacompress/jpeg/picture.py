@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beam_adacompress.errors import ImageError
-from beam_adacompress.jpeg import grid, native
+from beam_adacompress.jpeg import grid, native, summary
+from beam_adacompress.jpeg.grid import Places
 from beam_adacompress.jpeg.layout import RATIOS, TURNS
 from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.source import Source
+from beam_adacompress.jpeg.summary import Averages
 from beam_adacompress.jpeg.tables import NEAREST, Quantisation
 
 _DEFAULT = Settings()
@@ -59,8 +61,12 @@ class Picture(abc.ABC):
         """Of mode `L`, `RGB` or `RGBX`."""
 
     @abc.abstractmethod
-    def grid(self, tops: grid.Places, lefts: grid.Places) -> NDArray[np.float32]:
+    def grid(self, tops: Places, lefts: Places) -> NDArray[np.float32]:
         """The DCT of 8 x 8 pixels at some places, as `grid.of_samples`."""
+
+    def summary(self, tops: Places, lefts: Places, averages: Averages) -> NDArray[np.float32]:
+        """The grid in a few numbers, as `summary.of_blocks`."""
+        return summary.of_blocks(self.grid(tops, lefts), averages)
 
     @abc.abstractmethod
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
@@ -91,7 +97,7 @@ class PixelPicture(Picture):
     def pixels(self) -> Image.Image:
         return self._pixels
 
-    def grid(self, tops: grid.Places, lefts: grid.Places) -> NDArray[np.float32]:
+    def grid(self, tops: Places, lefts: Places) -> NDArray[np.float32]:
         return grid.of_samples(self._samples, tops, lefts)
 
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
@@ -113,8 +119,11 @@ class CodedPicture(Picture):
     def pixels(self) -> Image.Image:
         return self._opened.pixels()
 
-    def grid(self, tops: grid.Places, lefts: grid.Places) -> NDArray[np.float32]:
+    def grid(self, tops: Places, lefts: Places) -> NDArray[np.float32]:
         return self._coded.grid(tops, lefts)
+
+    def summary(self, tops: Places, lefts: Places, averages: Averages) -> NDArray[np.float32]:
+        return self._coded.summary(tops, lefts, averages)
 
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
         written = self._coded.write(_writing(tables, settings, header))

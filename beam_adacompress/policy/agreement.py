@@ -16,10 +16,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from beam_adacompress.jpeg import native
 
 Array = NDArray[np.float32]
 
@@ -32,6 +34,14 @@ class _Joined(NamedTuple):
     w1: Array  # `(features, members * hidden)`
     b1: Array
     rising: Array  # logits at an ease of zero, `(members, families, qualities)`
+
+
+class Best(NamedTuple):
+    """The action that is worth most for an image."""
+
+    action: int
+    worth: float  # agreement - price * bytes
+    agreement: float  # chance, 0..1
 
 
 class Predicted:
@@ -108,6 +118,28 @@ class AgreementModel:
         agreement = (1 / (1 + odds)).sum(axis=1) / np.float32(members)
         log_size = scaled @ self.w_size + self.b_size
         return Predicted(agreement.reshape(images, -1), np.exp2(log_size))
+
+    def best(self, features: Array, price: float) -> Best:
+        """The best action for one image.
+
+        Args:
+          features: `(features,)`.
+          price: of a byte, in disagreements.
+        """
+        assert features.shape == (self.features,), features.shape
+        if native.is_installed():
+            return Best(*native.best(np.ascontiguousarray(features, np.float32), price, *self._packed))
+        predicted = self.predict(features[None])
+        worth = predicted.agreement[0] - price * predicted.size[0]
+        action = int(worth.argmax())
+        return Best(action, float(worth[action]), float(predicted.agreement[0, action]))
+
+    @functools.cached_property
+    def _packed(self) -> tuple[Any, ...]:
+        """What the native core takes: the shape, and arrays that are contiguous."""
+        joined = self._joined
+        arrays = (self.mean, self.scale, joined.w1, joined.b1, self.w_ease, joined.rising, self.w_size, self.b_size)
+        return self.steps.shape, *(np.ascontiguousarray(each, np.float32) for each in arrays)
 
     @functools.cached_property
     def _joined(self) -> _Joined:

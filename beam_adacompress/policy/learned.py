@@ -23,7 +23,7 @@ from beam_adacompress.errors import AdaCompressError
 from beam_adacompress.policy.agent import Agent, Array
 from beam_adacompress.policy.agreement import AgreementModel, Predicted, of_arrays
 from beam_adacompress.policy.calibration import Calibration
-from beam_adacompress.policy.features import source_bytes
+from beam_adacompress.policy.features import source_bytes, source_bytes_of
 from beam_adacompress.policy.outcomes import Logged, Outcomes
 from beam_adacompress.policy.search import MOST, Recollection
 
@@ -144,6 +144,15 @@ class AgreementAgent(Agent):
 
     def act(self, features: Array) -> Array:
         return self.act_on(self.learned.predict(features), source_bytes(features))
+
+    def choose(self, features: Array) -> tuple[int, float]:
+        """What `act` does with one image, `(features,)`: an action or ORIGINAL_ACTION, and its chance of agreement."""
+        if self.price is None:
+            return ORIGINAL_ACTION, 1.0
+        best = self.learned.best(features, self.price)
+        if best.worth < 1 - self.price * source_bytes_of(features):
+            return ORIGINAL_ACTION, 1.0
+        return best.action, best.agreement
 
     def act_on(self, predicted: Predicted, bytes_in: NDArray[np.float64]) -> Array:
         """The same, of what is predicted for images of so many bytes, `(images,)`."""

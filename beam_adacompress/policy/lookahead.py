@@ -11,7 +11,6 @@ real backend agrees with is learned, and calibrated, from these numbers as from 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
@@ -121,12 +120,14 @@ class Looking:
     def __init__(self, sight: Sight, networks: dict[str, Any]) -> None:
         self._sight = sight
         self._networks = networks
-        self._lock = threading.Lock() if networks else contextlib.nullcontext()  # interpreters take one image at a time
+        self._lock = threading.Lock()  # interpreters take one image at a time
         self.versions = tuple(networks[uri].terms.version for uri in sight.networks)
 
     def __call__(self, opened: jpeg.Source, picture: jpeg.Picture) -> Floats:
         """All numbers of an image, `(numbers,)`; from any thread."""
         seen = features(opened, picture)
+        if not self._networks:
+            return seen
         with self._lock:
             return self._with_networks(seen, opened, picture)
 
@@ -137,7 +138,7 @@ class Looking:
         if (uri := self._sight.embedding) is not None:
             network = self._networks[uri]
             parts.append(np.asarray(network.scores([network.look(opened.data)])[0], np.float32))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return np.concatenate(parts)
 
 
 def ahead(network: Backend, data: bytes, picture: jpeg.Picture, candidates: Sequence[Quantisation]) -> Floats:

@@ -165,7 +165,11 @@ class Policy:
         explore = self._serving.explore if explore is None else explore
         if self.leaves_all and not explore:
             return self.left_alone()
-        agent, row = self._agent, seen[None]
+        agent = self._agent
+        if isinstance(agent, AgreementAgent) and not explore:
+            action, chance = agent.choose(seen)
+            return self.left_alone() if action == ORIGINAL_ACTION else self.choice(action, 1.0, chance)
+        row = seen[None]
         expected: Optional[Array] = None
         if isinstance(agent, AgreementAgent):
             predicted, bytes_in = agent.learned.predict(row), source_bytes(row)

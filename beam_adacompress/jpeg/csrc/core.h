@@ -1,8 +1,10 @@
 /* The DCT coefficients of a JPEG, and files made of them again. Plain C over libjpeg-turbo; knows nothing of Python.
  *
- *   bytes --aj_open--> aj_image (coefficients, quantised) --+--> aj_grid, aj_bands, aj_dequantise
+ *   bytes --aj_open--> aj_image (coefficients, quantised) --+--> aj_grid (--> aj_summarise), aj_bands, aj_dequantise
  *                         |   Huffman decoding, once        +--> aj_write (any tables, sampling, coding)
  *                         +--aj_turn--> aj_image, upright
+ *
+ * Besides: aj_predict, which is arithmetic on a few numbers, for each image too.
  *
  * An image is read-only once it is open: any number of threads may use it. There is no state besides.
  * Coefficients are in natural order: 8 * vertical + horizontal frequency.
@@ -94,6 +96,40 @@ void aj_bands(const aj_image *image, int component, int across, int down, double
  * columns). Pixels beyond the edge repeat it; of a grayscale image Cb and Cr are 0. Returns 0 where
  * there is no memory. */
 int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found);
+
+/* What blocks are summed up by, and how many there are of each. */
+typedef struct {
+    int rings, thresholds, luma_cells, chroma_cells, ranks;
+    const float *of_rings;                         /* weights of coefficients, rings x 64 */
+    const float *of_luma;                          /* the same, 3 x 64 */
+    const float *of_thresholds;                    /* of the sizes of coefficients, thresholds x 64 */
+    const float *of_luma_cells, *of_chroma_cells;  /* weights of blocks, cells x blocks */
+    const int32_t *of_ranks;                       /* 0..blocks - 1 */
+} aj_averages;
+
+/* Sums up 64 x 3 x blocks coefficients, at least one block. In this order, with "size" for absolute values:
+ * of Y, then Cb, then Cr: log(1 + each ring of the mean sizes over blocks);
+ * of Y: what lies at each rank, in ascending order, of log(1 + the first row of of_luma times the sizes) over blocks;
+ *   the mean over blocks of that for the second row, less that for the third;
+ * of Y, Cb, Cr: the mean of the blocks' mean levels; then of each the standard deviation; both in units of 64 levels;
+ * of Y: the share of sizes above each threshold; then mean levels times of_luma_cells; of Cb and Cr: of_chroma_cells.
+ * Returns 0 where there is no memory. */
+int aj_summarise(const float *grid, size_t blocks, const aj_averages *how, float *found);
+
+/* How many numbers that gives. */
+int aj_summary_size(const aj_averages *how);
+
+/* Networks of one hidden layer that differ in their weights, and a linear one that they share. */
+typedef struct {
+    int features, members, hidden, families, qualities;
+    const float *mean, *scale;     /* of features */
+    const float *w1, *b1;          /* features x (members x hidden); members x hidden */
+    const float *w_ease, *rising;  /* members x hidden x families; members x families x qualities */
+    const float *w_size, *b_size;  /* features x (families x qualities); families x qualities */
+} aj_ensemble;
+
+/* Of each action (families x qualities) the chance of agreement, 0..1, and bytes. Returns 0 where there is no memory. */
+int aj_predict(const aj_ensemble *known, const float *features, float *agreement, float *size);
 
 /* The image as a file again, in memory that `free` frees. */
 aj_status aj_write(const aj_image *image, const aj_encoding *encoding, uint8_t **file, size_t *size,

@@ -6,13 +6,11 @@
 
 /* Along one axis: the samples that eight pixels are made of, and how. Eight at most, of two blocks. */
 typedef struct {
-    int first, count;   /* samples */
-    int near[8];        /* of each pixel: its sample, counted from the first */
-    int far[8];         /* and the one that it takes a quarter of; the same where it takes none */
-    int block, blocks;  /* that hold them */
-    int split;          /* samples in the first block */
-    float lines[8][8];  /* the basis at each sample: sample by frequency */
-    float across[2][8][8]; /* and for each block, frequency by sample: zero where the sample is in the other */
+    int first, count;  /* samples */
+    int near[8];       /* of each pixel: its sample, counted from the first */
+    int far[8];        /* and the one that it takes a quarter of; the same where it takes none */
+    int block, blocks; /* that hold them */
+    int split;         /* samples in the first block */
 } window;
 
 static int clamped(int value, int last)
@@ -23,9 +21,8 @@ static int clamped(int value, int last)
 /* libjpeg's: samples of half the size are interpolated ("fancy upsampling"), those of a quarter repeated. */
 static void set_window(window *w, int start, int pixels, int ratio)
 {
-    int last = (pixels + ratio - 1) / ratio - 1, end, i, k;
+    int last = (pixels + ratio - 1) / ratio - 1, end, i;
 
-    memset(w, 0, sizeof *w);
     for (i = 0; i < 8; i++) {
         int pixel = clamped(start + i, pixels - 1);
         w->near[i] = pixel / ratio;
@@ -41,108 +38,135 @@ static void set_window(window *w, int start, int pixels, int ratio)
         w->far[i] -= w->first;
     }
     w->split = 8 * (w->block + 1) - w->first < w->count ? 8 * (w->block + 1) - w->first : w->count;
-    for (i = 0; i < w->count; i++)
-        for (k = 0; k < 8; k++)
-            w->lines[i][k] = w->across[i >= w->split][k][i] = aj_cosines[k][(w->first + i) & 7];
 }
 
-/* To the nearest integers that samples less 128 can be. */
-AJ_INLINE void round_samples(const float *restrict exact, float *restrict rounded)
+/* To the nearest integer that a sample less 128 can be. */
+AJ_INLINE void round_samples(values *samples)
+{
+    const values least = {0}, most = least + 255.0f;
+    values level = *samples + 128.5f;
+
+    level = either(level < most, level, most);
+    level = either(level > least, level, least);
+    *samples = __builtin_convertvector(__builtin_convertvector(level, lanes), values) - 128.0f;
+}
+
+/* The samples of a window in its first or second block, of frequencies along it: found[i] = sum of basis * block. */
+AJ_INLINE void set_samples(const window *w, int second, const values *block, values *found)
 {
     int i;
 
-    for (i = 0; i < AJ_BLOCK; i++) {
-        float value = exact[i] + 128.5f;
-        value = value < 255.0f ? value : 255.0f;
-        value = value > 0.0f ? value : 0.0f;
-        rounded[i] = (float)(int32_t)value - 128.0f;
+    for (i = second ? w->split : 0; i < (second ? w->count : w->split); i++) {
+        const float *basis = aj_cosines_transposed[(w->first + i) & 7];
+        found[i] = basis[0] * block[0] + basis[1] * block[1] + basis[2] * block[2] + basis[3] * block[3] +
+                   basis[4] * block[4] + basis[5] * block[5] + basis[6] * block[6] + basis[7] * block[7];
     }
 }
 
-/* Samples of a plane less 128: down->count rows. */
+/* Samples of a plane less 128: across->count columns. */
 AJ_INLINE void take_samples(const aj_plane *plane, const window *down, const window *across, values *samples)
 {
-    values column[8], lines[8], exact[8];
-    int y, x, k, row;
+    values block[8], lines[8], columns[8];
+    int y, x, i;
 
-    memset(exact, 0, sizeof exact);
-    memset(lines, 0, sizeof lines);
+    for (i = down->count; i < 8; i++)
+        lines[i] = (values){0};
     for (x = 0; x < across->blocks; x++) {
         for (y = 0; y < down->blocks; y++) {
             size_t place = (size_t)(down->block + y) * plane->stride + (size_t)(across->block + x);
-            const int16_t *block = plane->blocks + place * AJ_BLOCK;
-            int used = rows_used(block);
-            dequantised(block, plane->steps, used, column);
-            for (row = y == 0 ? 0 : down->split; row < (y == 0 ? down->split : down->count); row++) {
-                values sum = {0};
-                for (k = 0; k < used; k++)
-                    sum += down->lines[row][k] * column[k];
-                lines[row] = sum;
-            }
+            dequantised(plane->blocks + place * AJ_BLOCK, plane->steps, 8, block);
+            set_samples(down, y, block, lines);
         }
-        add_horizontally(across->across[x], lines, 8, exact);
+        transpose(lines, columns);
+        set_samples(across, x, columns, samples);
     }
-    round_samples((const float *)exact, (float *)samples);
+    for (i = 0; i < across->count; i++)
+        round_samples(&samples[i]);
 }
 
-AJ_INLINE void upsample(const values *samples, const window *down, const window *across, values *pixels)
+/* Pixels of samples, along one axis; the same where there are as many: not subsampled, and not beyond the edge. */
+AJ_INLINE void upsample(const window *w, values *samples)
 {
-    int y, x;
+    values pixels[8];
+    int i;
 
-    for (y = 0; y < 8; y++) {
-        values line = 0.75f * samples[down->near[y]] + 0.25f * samples[down->far[y]];
-        for (x = 0; x < 8; x++)
-            pixels[y][x] = 0.75f * line[across->near[x]] + 0.25f * line[across->far[x]];
-    }
+    if (w->count == 8)
+        return;
+    for (i = 0; i < 8; i++)
+        pixels[i] = 0.75f * samples[w->near[i]] + 0.25f * samples[w->far[i]];
+    memcpy(samples, pixels, sizeof pixels);
 }
 
-AJ_INLINE void transform(const values *pixels, values *found)
-{
-    values half[8];
-
-    multiply(aj_cosines, pixels, 8, half);
-    memset(found, 0, 8 * sizeof *found);
-    add_horizontally(aj_cosines_transposed, half, 8, found);
-}
-
+/* The DCT of pixels in rows, across by down. */
 AJ_INLINE void look(const aj_plane *plane, const window *down, const window *across, values *found)
 {
-    values samples[8], pixels[8];
+    values samples[8], rows[8], half[8];
 
     take_samples(plane, down, across, samples);
-    if (down->count == 8 && across->count == 8) { /* not subsampled, and not beyond the edge */
-        transform(samples, found);
-    } else {
-        upsample(samples, down, across, pixels);
-        transform(pixels, found);
+    upsample(across, samples);
+    transpose(samples, rows);
+    upsample(down, rows);
+    multiply(aj_cosines, rows, 8, half);
+    transpose(half, rows);
+    multiply(aj_cosines, rows, 8, found);
+}
+
+/* Some blocks of eight, each across by down, to their places: beside each other for each coefficient. */
+AJ_INLINE void put(const values (*looked)[8], int blocks, size_t step, float *found)
+{
+    values columns[8], lines[8];
+    int u, v, i;
+
+    for (u = 0; u < 8; u++) {
+        for (i = 0; i < 8; i++)
+            columns[i] = looked[i][u];
+        transpose(columns, lines);
+        for (v = 0; v < 8; v++) {
+            float *to = found + (size_t)(8 * v + u) * step;
+            if (blocks == 8)
+                memcpy(to, &lines[v], sizeof lines[v]);
+            else
+                memcpy(to, &lines[v], (size_t)blocks * sizeof *to);
+        }
     }
 }
 
-AJ_CLONES int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found)
+AJ_CLONES static void look_all(const aj_plane *plane, const window *down, int rows, const window *across, int columns,
+                               size_t step, float *found)
 {
-    size_t count = (size_t)rows * (size_t)columns;
-    window *across = malloc((size_t)columns * sizeof *across);
-    int i, row, column, k;
+    values looked[8][8];
+    int row, column, blocks = 0;
 
-    if (across == NULL)
-        return 0;
-    memset(found, 0, AJ_BLOCK * 3 * count * sizeof *found);
-    for (i = 0; i < image->components; i++) {
-        const aj_plane *plane = &image->planes[i];
-        for (column = 0; column < columns; column++)
-            set_window(&across[column], lefts[column], image->width, plane->across);
-        for (row = 0; row < rows; row++) {
-            window down;
-            set_window(&down, tops[row], image->height, plane->down);
-            for (column = 0; column < columns; column++) {
-                values block[8];
-                float *to = found + (size_t)i * count + (size_t)(row * columns + column);
-                look(plane, &down, &across[column], block);
-                for (k = 0; k < AJ_BLOCK; k++)
-                    to[(size_t)k * 3 * count] = block[k >> 3][k & 7];
+    memset(looked, 0, sizeof looked);
+    for (row = 0; row < rows; row++)
+        for (column = 0; column < columns; column++) {
+            look(plane, &down[row], &across[column], looked[blocks++]);
+            if (blocks == 8 || (row == rows - 1 && column == columns - 1)) {
+                put((const values (*)[8])looked, blocks, step, found);
+                found += blocks;
+                blocks = 0;
             }
         }
+}
+
+int aj_grid(const aj_image *image, const int32_t *tops, int rows, const int32_t *lefts, int columns, float *found)
+{
+    size_t count = (size_t)rows * (size_t)columns;
+    window *down = malloc(((size_t)rows + (size_t)columns) * sizeof *down), *across = down + rows;
+    int i, k;
+
+    if (down == NULL)
+        return 0;
+    for (i = 0; i < image->components; i++) {
+        const aj_plane *plane = &image->planes[i];
+        for (k = 0; k < rows; k++)
+            set_window(&down[k], tops[k], image->height, plane->down);
+        for (k = 0; k < columns; k++)
+            set_window(&across[k], lefts[k], image->width, plane->across);
+        look_all(plane, down, rows, across, columns, 3 * count, found + (size_t)i * count);
     }
-    free(across);
+    for (k = 0; k < AJ_BLOCK && image->components == 1; k++)
+        memset(found + (3 * (size_t)k + 1) * count, 0, 2 * count * sizeof *found);
+    free(down);
     return 1;
 }

@@ -1,27 +1,14 @@
 /* The native core for Python, by the limited API of Python 3.10: one build for all later ones. */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "module.h"
 
 #include <jpeglib.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core.h"
-
 #define TEXT(x) #x
 #define TEXT_OF(x) TEXT(x)
 
-typedef struct {
-    PyObject *unsupported, *too_large, *damaged; /* exceptions */
-    PyObject *image_type;
-} module_state;
-
-typedef struct {
-    PyObject_HEAD
-    aj_image image;
-} ImageObject;
-
-static PyObject *fail(module_state *state, aj_status status, const char *message)
+PyObject *fail(module_state *state, aj_status status, const char *message)
 {
     switch (status) {
     case AJ_NO_MEMORY:
@@ -36,39 +23,6 @@ static PyObject *fail(module_state *state, aj_status status, const char *message
         PyErr_SetString(state->unsupported, message);
     }
     return NULL;
-}
-
-static module_state *state_of(PyObject *self)
-{
-    PyObject *type = (PyObject *)Py_TYPE(self);
-
-    return PyType_GetModuleState((PyTypeObject *)type);
-}
-
-static PyObject *new_image(module_state *state, aj_image *image)
-{
-    PyTypeObject *type = (PyTypeObject *)state->image_type;
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    ImageObject *made = (ImageObject *)allocate(type, 0);
-
-    if (made == NULL)
-        aj_close(image);
-    else
-        made->image = *image;
-    return (PyObject *)made;
-}
-
-static void image_dealloc(PyObject *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    ImageObject *object = (ImageObject *)self;
-
-    Py_BEGIN_ALLOW_THREADS
-    aj_close(&object->image);
-    Py_END_ALLOW_THREADS
-    release(self);
-    Py_DECREF(type);
 }
 
 static PyObject *open_jpeg(PyObject *module, PyObject *args)
@@ -113,139 +67,64 @@ static PyObject *has_more(PyObject *module, PyObject *args)
     Py_RETURN_FALSE;
 }
 
-static PyObject *image_turned(PyObject *self, PyObject *args)
+/* Rows of so many floats in some bytes; -1 with an exception where they are not whole, or none. */
+static int rows_of(Py_ssize_t size, Py_ssize_t columns, const char *what)
 {
-    ImageObject *object = (ImageObject *)self;
-    int transpose, down, across;
-    char message[AJ_MESSAGE];
-    aj_image turned;
-    aj_status status;
+    Py_ssize_t row = columns * (Py_ssize_t)sizeof(float);
 
-    if (!PyArg_ParseTuple(args, "ppp:turned", &transpose, &down, &across))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = aj_turn(&object->image, transpose, down, across, &turned, message);
-    Py_END_ALLOW_THREADS
-    return status == AJ_OK ? new_image(state_of(self), &turned) : fail(state_of(self), status, message);
+    if (size >= row && size % row == 0 && size / row <= 4096)
+        return (int)(size / row);
+    PyErr_Format(PyExc_ValueError, "%s are not whole rows of %zd numbers, at most 4096 of them", what, columns);
+    return -1;
 }
 
-static PyObject *image_plane(PyObject *self, PyObject *args)
+int averages_of(PyObject *arrays, Py_ssize_t blocks, aj_averages *how)
 {
-    ImageObject *object = (ImageObject *)self;
-    const aj_plane *plane;
-    int component;
+    Py_ssize_t rings, luma, thresholds, luma_cells, chroma_cells, ranks;
+    int i;
 
-    if (!PyArg_ParseTuple(args, "i:plane", &component))
-        return NULL;
-    if (component < 0 || component >= object->image.components)
-        return PyErr_Format(PyExc_IndexError, "there is no component %d", component);
-    plane = &object->image.planes[component];
-    return Py_BuildValue("(Niin)", PyLong_FromVoidPtr(plane->blocks), plane->rows, plane->columns,
-                         (Py_ssize_t)(plane->stride * AJ_BLOCK * sizeof(int16_t)));
+    if (!PyArg_ParseTuple(arrays, "y#y#y#y#y#y#:averages", &how->of_rings, &rings, &how->of_luma, &luma,
+                          &how->of_thresholds, &thresholds, &how->of_luma_cells, &luma_cells, &how->of_chroma_cells,
+                          &chroma_cells, &how->of_ranks, &ranks))
+        return 0;
+    if ((how->rings = rows_of(rings, AJ_BLOCK, "rings")) < 0 || rows_of(luma, 3 * AJ_BLOCK, "weights of luminance") < 0 ||
+        (how->thresholds = rows_of(thresholds, AJ_BLOCK, "thresholds")) < 0 ||
+        (how->luma_cells = rows_of(luma_cells, blocks, "cells")) < 0 ||
+        (how->chroma_cells = rows_of(chroma_cells, blocks, "cells")) < 0 ||
+        (how->ranks = rows_of(ranks, 1, "ranks")) < 0)
+        return 0;
+    for (i = 0; i < how->ranks; i++)
+        if (how->of_ranks[i] < 0 || how->of_ranks[i] >= blocks) {
+            PyErr_SetString(PyExc_ValueError, "there is no block of such a rank");
+            return 0;
+        }
+    return 1;
 }
 
-static PyObject *image_table(PyObject *self, PyObject *args)
+static PyObject *summary(PyObject *module, PyObject *args)
 {
-    ImageObject *object = (ImageObject *)self;
-    int component;
-
-    if (!PyArg_ParseTuple(args, "i:table", &component))
-        return NULL;
-    if (component < 0 || component >= object->image.components)
-        return PyErr_Format(PyExc_IndexError, "there is no component %d", component);
-    return PyBytes_FromStringAndSize((const char *)object->image.planes[component].table,
-                                     sizeof object->image.planes[component].table);
-}
-
-/* Reads a sampling, and refuses one that the chrominance cannot be brought to. */
-static int sampling_of(PyObject *self, int across, int down)
-{
-    ImageObject *object = (ImageObject *)self;
-
-    if (aj_can_resample(&object->image, across, down))
-        return 1;
-    PyErr_SetString(state_of(self)->unsupported, "the chrominance would have to be interpolated");
-    return 0;
-}
-
-static PyObject *image_resamples(PyObject *self, PyObject *args)
-{
-    int across, down;
-
-    if (!PyArg_ParseTuple(args, "ii:resamples", &across, &down))
-        return NULL;
-    return PyBool_FromLong(aj_can_resample(&((ImageObject *)self)->image, across, down));
-}
-
-static PyObject *image_dequantised(PyObject *self, PyObject *args)
-{
-    ImageObject *object = (ImageObject *)self;
-    int component, across, down, rows, columns;
-    PyObject *found;
-    char *values;
-
-    if (!PyArg_ParseTuple(args, "iii:dequantised", &component, &across, &down) || !sampling_of(self, across, down))
-        return NULL;
-    if (component < 0 || component >= object->image.components)
-        return PyErr_Format(PyExc_IndexError, "there is no component %d", component);
-    aj_shape(&object->image, component, across, down, &rows, &columns);
-    found = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)rows * columns * AJ_BLOCK * (Py_ssize_t)sizeof(float));
-    if (found == NULL)
-        return NULL;
-    values = PyByteArray_AsString(found);
-    Py_BEGIN_ALLOW_THREADS
-    aj_dequantise(&object->image, component, across, down, (float *)values);
-    Py_END_ALLOW_THREADS
-    return Py_BuildValue("(Nii)", found, rows, columns);
-}
-
-static PyObject *image_bands(PyObject *self, PyObject *args)
-{
-    ImageObject *object = (ImageObject *)self;
-    int across, down, i, components = object->image.components;
-    double sums[3][2][AJ_BLOCK];
-
-    if (!PyArg_ParseTuple(args, "ii:bands", &across, &down) || !sampling_of(self, across, down))
-        return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    for (i = 0; i < components; i++)
-        aj_bands(&object->image, i, across, down, sums[i][0], sums[i][1]);
-    Py_END_ALLOW_THREADS
-    return PyBytes_FromStringAndSize((const char *)sums, (Py_ssize_t)components * (Py_ssize_t)sizeof sums[0]);
-}
-
-static PyObject *image_grid(PyObject *self, PyObject *args)
-{
-    ImageObject *object = (ImageObject *)self;
-    const char *tops, *lefts;
-    char *values;
-    Py_ssize_t rows, columns, i;
-    PyObject *found;
+    const char *grid;
+    Py_ssize_t size, of_a_block = 3 * AJ_BLOCK * (Py_ssize_t)sizeof(float);
+    aj_averages how;
+    PyObject *arrays, *found;
+    float *values;
     int done;
 
-    if (!PyArg_ParseTuple(args, "y#y#:grid", &tops, &rows, &lefts, &columns))
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y#O!:summary", &grid, &size, &PyTuple_Type, &arrays))
         return NULL;
-    rows /= (Py_ssize_t)sizeof(int32_t);
-    columns /= (Py_ssize_t)sizeof(int32_t);
-    if (rows > 4096 || columns > 4096) {
-        PyErr_SetString(PyExc_ValueError, "a grid has at most 4096 rows and columns");
+    if (size < of_a_block || size % of_a_block) {
+        PyErr_SetString(PyExc_ValueError, "a grid is 64 x 3 x blocks");
         return NULL;
     }
-    for (i = 0; i < rows + columns; i++) {
-        int32_t start;
-        memcpy(&start, i < rows ? tops + 4 * i : lefts + 4 * (i - rows), sizeof start);
-        if (start < 0 || start >= (i < rows ? object->image.height : object->image.width)) {
-            PyErr_SetString(PyExc_ValueError, "a block of the grid begins outside the image");
-            return NULL;
-        }
-    }
-    found = PyByteArray_FromStringAndSize(NULL, AJ_BLOCK * 3 * rows * columns * (Py_ssize_t)sizeof(float));
+    if (!averages_of(arrays, size / of_a_block, &how))
+        return NULL;
+    found = PyByteArray_FromStringAndSize(NULL, aj_summary_size(&how) * (Py_ssize_t)sizeof(float));
     if (found == NULL)
         return NULL;
-    values = PyByteArray_AsString(found);
+    values = (float *)PyByteArray_AsString(found);
     Py_BEGIN_ALLOW_THREADS
-    done = aj_grid(&object->image, (const int32_t *)tops, (int)rows, (const int32_t *)lefts, (int)columns,
-                   (float *)values);
+    done = aj_summarise((const float *)grid, (size_t)(size / of_a_block), &how, values);
     Py_END_ALLOW_THREADS
     if (!done) {
         Py_DECREF(found);
@@ -254,119 +133,87 @@ static PyObject *image_grid(PyObject *self, PyObject *args)
     return found;
 }
 
-static int steps_of(const char *bytes, Py_ssize_t size, uint16_t *steps)
+/* Reads an ensemble whose arrays follow from their number of members, families and qualities. */
+static int ensemble_of(const Py_ssize_t *sizes, const float **arrays, aj_ensemble *known)
 {
-    int k;
+    Py_ssize_t features = sizes[0] / 4, members = known->members, neurons = sizes[3] / 4;
+    Py_ssize_t actions = (Py_ssize_t)known->families * known->qualities;
+    const Py_ssize_t wanted[] = {
+        features, features, features * neurons, neurons, neurons * known->families, members * actions, features * actions, actions,
+    };
+    int i, fine = features <= 65536 && neurons <= 65536 && neurons % members == 0;
 
-    if (size != AJ_BLOCK) {
-        PyErr_SetString(PyExc_ValueError, "a table has 64 steps of one byte");
+    for (i = 0; fine && i < 8; i++)
+        fine = wanted[i] > 0 && sizes[i] == 4 * wanted[i];
+    if (!fine) {
+        PyErr_SetString(PyExc_ValueError, "the arrays of an ensemble do not go together");
         return 0;
     }
-    for (k = 0; k < AJ_BLOCK; k++) {
-        steps[k] = (uint8_t)bytes[k];
-        if (steps[k] == 0) {
-            PyErr_SetString(PyExc_ValueError, "a step is at least 1");
-            return 0;
-        }
-    }
+    known->features = (int)features;
+    known->hidden = (int)(neurons / members);
+    known->mean = arrays[0];
+    known->scale = arrays[1];
+    known->w1 = arrays[2];
+    known->b1 = arrays[3];
+    known->w_ease = arrays[4];
+    known->rising = arrays[5];
+    known->w_size = arrays[6];
+    known->b_size = arrays[7];
     return 1;
 }
 
-static PyObject *image_write(PyObject *self, PyObject *args)
+/* The first of the actions that are worth most, and its worth. */
+static int best_of(const float *agreement, const float *size, int actions, float price, float *most)
 {
-    ImageObject *object = (ImageObject *)self;
-    const char *luma, *chroma, *segments, *comment;
-    Py_ssize_t luma_size, chroma_size, segments_size, comment_size;
-    aj_encoding encoding;
-    aj_status status;
-    char message[AJ_MESSAGE];
-    uint8_t *file;
-    size_t size;
-    PyObject *written;
+    int best = 0, i;
 
-    memset(&encoding, 0, sizeof encoding);
-    if (!PyArg_ParseTuple(args, "y#y#fiippy#y#ii:write", &luma, &luma_size, &chroma, &chroma_size, &encoding.rounding,
-                          &encoding.across, &encoding.down, &encoding.optimize, &encoding.progressive, &segments,
-                          &segments_size, &comment, &comment_size, &encoding.dots_across, &encoding.dots_down))
+    *most = agreement[0] - price * size[0];
+    for (i = 1; i < actions; i++) {
+        float worth = agreement[i] - price * size[i];
+        if (worth > *most) {
+            *most = worth;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static PyObject *best(PyObject *module, PyObject *args)
+{
+    const float *features, *arrays[8];
+    Py_ssize_t size, sizes[8];
+    aj_ensemble known;
+    float price, worth = 0, *predicted;
+    int actions, found = 0, done;
+    double chance = 0;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y#fiiiy#y#y#y#y#y#y#y#:best", &features, &size, &price, &known.members,
+                          &known.families, &known.qualities, &arrays[0], &sizes[0], &arrays[1], &sizes[1], &arrays[2],
+                          &sizes[2], &arrays[3], &sizes[3], &arrays[4], &sizes[4], &arrays[5], &sizes[5], &arrays[6],
+                          &sizes[6], &arrays[7], &sizes[7]))
         return NULL;
-    if (!steps_of(luma, luma_size, encoding.luma) || !steps_of(chroma, chroma_size, encoding.chroma))
-        return NULL;
-    if (!(encoding.rounding >= 0.0f && encoding.rounding <= 0.5f)) {
-        PyErr_SetString(PyExc_ValueError, "rounding is from 0 to 0.5");
+    if (known.members < 1 || known.members > 256 || known.families < 1 || known.families > 4096 ||
+        known.qualities < 1 || known.qualities > 4096 || size != sizes[0]) {
+        PyErr_SetString(PyExc_ValueError, "so many features, members, families or qualities are none of an ensemble");
         return NULL;
     }
-    if (comment_size > 65533) {
-        PyErr_SetString(PyExc_ValueError, "a comment has at most 65533 bytes");
+    if (!ensemble_of(sizes, arrays, &known))
         return NULL;
-    }
-    encoding.segments = (const uint8_t *)segments;
-    encoding.segments_size = (size_t)segments_size;
-    encoding.comment = (const uint8_t *)comment;
-    encoding.comment_size = (size_t)comment_size;
+    actions = known.families * known.qualities;
+    predicted = malloc(2 * (size_t)actions * sizeof *predicted);
+    if (predicted == NULL)
+        return PyErr_NoMemory();
     Py_BEGIN_ALLOW_THREADS
-    status = aj_write(&object->image, &encoding, &file, &size, message);
+    done = aj_predict(&known, features, predicted, predicted + actions);
     Py_END_ALLOW_THREADS
-    if (status != AJ_OK)
-        return fail(state_of(self), status, message);
-    written = PyBytes_FromStringAndSize((const char *)file, (Py_ssize_t)size);
-    free(file);
-    return written;
+    if (done) {
+        found = best_of(predicted, predicted + actions, actions, price, &worth);
+        chance = predicted[found];
+    }
+    free(predicted);
+    return done ? Py_BuildValue("(idd)", found, (double)worth, chance) : PyErr_NoMemory();
 }
-
-static PyObject *image_number(PyObject *self, void *which)
-{
-    const aj_image *image = &((ImageObject *)self)->image;
-    const int numbers[] = {image->width, image->height, image->components, image->by_libjpeg};
-
-    return PyLong_FromLong(numbers[(intptr_t)which]);
-}
-
-static PyObject *image_sampling(PyObject *self, void *unused)
-{
-    const aj_image *image = &((ImageObject *)self)->image;
-    const aj_plane *last = &image->planes[image->components - 1];
-
-    (void)unused;
-    return Py_BuildValue("(ii)", last->down, last->across);
-}
-
-static PyMethodDef image_methods[] = {
-    {"turned", image_turned, METH_VARARGS, "turned(transpose, down, across) -> Image"},
-    {"plane", image_plane, METH_VARARGS, "plane(component) -> (address, rows, columns, bytes from row to row)"},
-    {"table", image_table, METH_VARARGS, "table(component) -> 64 steps of 2 bytes"},
-    {"resamples", image_resamples, METH_VARARGS, "resamples(across, down) -> whether the chrominance can be brought there"},
-    {"dequantised", image_dequantised, METH_VARARGS,
-     "dequantised(component, across, down) -> (float32s, rows, columns)"},
-    {"bands", image_bands, METH_VARARGS, "bands(across, down) -> doubles: components x (sums, squares) x 64"},
-    {"grid", image_grid, METH_VARARGS, "grid(tops, lefts) -> float32s: 64 x 3 x blocks"},
-    {"write", image_write, METH_VARARGS,
-     "write(luma, chroma, rounding, across, down, optimize, progressive, segments, comment, dpi across, down) -> bytes"},
-    {NULL, NULL, 0, NULL},
-};
-
-static PyGetSetDef image_attributes[] = {
-    {"width", image_number, NULL, "pixels", (void *)0},
-    {"height", image_number, NULL, "pixels", (void *)1},
-    {"components", image_number, NULL, "1 or 3", (void *)2},
-    {"by_libjpeg", image_number, NULL, "1 where libjpeg decoded it, 0 where the core's own decoder did", (void *)3},
-    {"sampling", image_sampling, NULL, "of the chrominance: down, across", NULL},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-static PyType_Slot image_slots[] = {
-    {Py_tp_dealloc, image_dealloc},
-    {Py_tp_methods, image_methods},
-    {Py_tp_getset, image_attributes},
-    {Py_tp_doc, "The DCT coefficients of a JPEG; made by open."},
-    {0, NULL},
-};
-
-static PyType_Spec image_spec = {
-    .name = "beam_adacompress.jpeg._native.Image",
-    .basicsize = sizeof(ImageObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = image_slots,
-};
 
 static int add(PyObject *module, const char *name, PyObject **kept, PyObject *value)
 {
@@ -421,6 +268,10 @@ static int clear(PyObject *module)
 static PyMethodDef module_methods[] = {
     {"open", open_jpeg, METH_VARARGS, "open(data, max_pixels, max_scans, by_libjpeg=False) -> Image"},
     {"has_more", has_more, METH_VARARGS, "has_more(data, start) -> whether a picture or a film begins there or behind"},
+    {"summary", summary, METH_VARARGS,
+     "summary(grid, (rings, luma, thresholds, luma cells, chroma cells, ranks)) -> float32s, see aj_summarise"},
+    {"best", best, METH_VARARGS,
+     "best(features, price, members, families, qualities, arrays of the ensemble) -> (action, worth, agreement)"},
     {NULL, NULL, 0, NULL},
 };
 
@@ -432,7 +283,7 @@ static PyModuleDef_Slot module_slots[] = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "beam_adacompress.jpeg._native",
-    .m_doc = "JPEGs by their DCT coefficients, over libjpeg-turbo; see native/core.h and native.py.",
+    .m_doc = "JPEGs by their DCT coefficients, over libjpeg-turbo; see csrc/core.h and native.py.",
     .m_size = sizeof(module_state),
     .m_methods = module_methods,
     .m_slots = module_slots,

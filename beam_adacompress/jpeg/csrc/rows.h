@@ -9,6 +9,7 @@
 
 /* A row of eight values, in registers; GCC and Clang make of it what the processor has. */
 typedef float values __attribute__((vector_size(32)));
+typedef int32_t lanes __attribute__((vector_size(32)));
 typedef int16_t shorts __attribute__((vector_size(16)));
 
 AJ_INLINE uint64_t four(const int16_t *coefficients)
@@ -47,7 +48,7 @@ AJ_INLINE values widened(const int16_t *row)
     shorts narrow;
 
     memcpy(&narrow, row, sizeof narrow);
-    return __builtin_convertvector(narrow, values);
+    return __builtin_convertvector(__builtin_convertvector(narrow, lanes), values);
 }
 
 AJ_INLINE void dequantised(const int16_t *block, const float *steps, int rows, values *found)
@@ -58,6 +59,41 @@ AJ_INLINE void dequantised(const int16_t *block, const float *steps, int rows, v
         values row;
         memcpy(&row, steps + 8 * v, sizeof row);
         found[v] = widened(block + 8 * v) * row;
+    }
+}
+
+/* Of each lane the first where a comparison holds, which sets all its bits, and the second where not. */
+AJ_INLINE values either(lanes holds, values first, values second)
+{
+    return (values)((holds & (lanes)first) | (~holds & (lanes)second));
+}
+
+/* Lanes of two rows, numbered on from one to the other. */
+#ifdef __clang__
+#define AJ_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define AJ_PICK(a, b, ...) __builtin_shuffle(a, b, (lanes){__VA_ARGS__})
+#endif
+
+/* Pairs of rows interleaved, then pairs of those, then halves. */
+AJ_INLINE void transpose(const values *block, values *found)
+{
+    values one[8], two[8];
+    int i;
+
+    for (i = 0; i < 8; i += 2) {
+        one[i] = AJ_PICK(block[i], block[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        one[i + 1] = AJ_PICK(block[i], block[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    for (i = 0; i < 8; i += 4) {
+        two[i] = AJ_PICK(one[i], one[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        two[i + 1] = AJ_PICK(one[i], one[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        two[i + 2] = AJ_PICK(one[i + 1], one[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        two[i + 3] = AJ_PICK(one[i + 1], one[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    for (i = 0; i < 4; i++) {
+        found[i] = AJ_PICK(two[i], two[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        found[i + 4] = AJ_PICK(two[i], two[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }
 }
 
