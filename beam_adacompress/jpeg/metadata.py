@@ -43,7 +43,7 @@ def has_more_behind(data: bytes) -> bool:
     """Whether a second picture or a film follows the picture of a JPEG, with or without an index of them."""
     position = 2
     while position + 4 <= len(data) and data[position + 1] != 0xDA:
-        position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+        position += 2 + (data[position + 2] << 8 | data[position + 3])
     return native.has_more(data, position)
 
 
@@ -54,6 +54,8 @@ def mark(policy_version: str) -> bytes:
 
 def has_mark(image: ImageFile.ImageFile) -> bool:
     """Whether the file is one of ours."""
+    if "comment" not in image.info:
+        return False
     return any(name == "COM" and content.startswith(_MARK) for name, content in _segments(image))
 
 

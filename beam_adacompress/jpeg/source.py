@@ -6,14 +6,16 @@ import contextlib
 import functools
 import io
 import re
+import struct
 import threading
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from beam_adacompress.errors import ImageError
 from beam_adacompress.jpeg import metadata, native
@@ -69,8 +71,7 @@ class Source:
         self.format = "JPEG" if image.format == "MPO" else str(image.format)
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
         self.obstacle = _obstacle(image, data)  # first of all: looking for EXIF can make Pillow load the pixels
-        # A TIFF's orientation is applied by Pillow when it loads; getexif() no longer has it then.
-        self.orientation = image.getexif().get(_ORIENTATION, 1) if self.format != "TIFF" else 1
+        self.orientation = image.getexif().get(_ORIENTATION, 1) if _may_be_turned(image) else 1
         turned = self.orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if turned else image.size
         self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
@@ -110,7 +111,7 @@ class Source:
             return  # our own files end so; anything shorter is decoded, which tells how it is broken
         if self.is_coded and native.open_coded(self.data) is not None:
             return
-        with _decoding():
+        with _DECODING:
             self._decode()
 
     def pixels(self) -> Image.Image:
@@ -123,7 +124,7 @@ class Source:
         Raises:
           ImageError: the file is truncated or corrupt.
         """
-        with _decoding():
+        with _DECODING:
             image = self._decode()
             if self.orientation in _TRANSPOSE:
                 image = image.transpose(_TRANSPOSE[self.orientation])
@@ -181,7 +182,7 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
-    with _decoding():
+    with _DECODING:
         try:
             image = _open(data)
         except UnidentifiedImageError:
@@ -201,24 +202,34 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    formats = ("JPEG",) if data.startswith(JPEG_MAGIC) else _readable_formats()
+    if data.startswith(JPEG_MAGIC):
+        try:
+            return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as Image.open, which is slower
+            raise UnidentifiedImageError(str(error)) from error
     with _without_pillows_pixel_limit():
-        return Image.open(io.BytesIO(data), formats=formats)
+        return Image.open(io.BytesIO(data), formats=_readable_formats())
 
 
-@contextlib.contextmanager
-def _decoding() -> Iterator[None]:
+class _Decoding:
     """Turns whatever a decoder raises over a strange file into an ImageError."""
-    try:
-        yield
-    except ImageError:
-        raise
-    except MemoryError as error:
-        raise ImageError("too-many-pixels", "not enough memory to decode it; lower --max-pixels") from error
-    except Exception as error:  # decoders of foreign bytes raise nearly everything
-        text = str(error) or type(error).__name__
+
+    def __enter__(self) -> None:
+        """Nothing is kept: one object serves all threads."""
+
+    def __exit__(
+        self, kind: Optional[type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        if isinstance(error, ImageError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, MemoryError):
+            raise ImageError("too-many-pixels", "not enough memory to decode it; lower --max-pixels") from error
+        text = str(error) or type(error).__name__  # decoders of foreign bytes raise nearly everything
         truncated = "truncated" in text.lower() or "premature end of jpeg file" in text.lower()
         raise ImageError("truncated" if truncated else "corrupt", f"decoding failed: {text}") from error
+
+
+_DECODING = _Decoding()
 
 
 @contextlib.contextmanager
@@ -238,13 +249,21 @@ def _readable_formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _REFUSED_FORMATS)
 
 
+def _may_be_turned(image: ImageFile.ImageFile) -> bool:
+    """Whether it is worth while to ask Pillow for the EXIF orientation, which takes as long as reading a header.
+
+    A TIFF's is applied by Pillow when it loads; getexif() no longer has it then.
+    """
+    return "exif" in image.info or "xmp" in image.info if image.format == "JPEG" else image.format != "TIFF"
+
+
 def _obstacle(image: ImageFile.ImageFile, data: bytes) -> Optional[str]:
     if metadata.has_mark(image):
         return ALREADY_COMPRESSED
     if image.format == "MPO" or "mp" in image.info or len(image.info.get("sizes", ())) > 1:  # sizes: of an icon
         return MULTI_PICTURE
-    if image.format == "JPEG" and metadata.has_more_behind(data):
-        return MULTI_PICTURE
+    if image.format == "JPEG":  # of 8 bits, or Pillow does not open it
+        return MULTI_PICTURE if metadata.has_more_behind(data) else None
     if getattr(image, "is_animated", False):
         return ANIMATED if image.format in _SEVERAL_FRAMES_MOVE else MULTI_PICTURE
     if _has_high_bit_depth(image):
