@@ -161,25 +161,12 @@ int aj_put(aj_file *file, const void *bytes, size_t count)
     return 1;
 }
 
-/* Bytes of data, those of ones followed by a zero. */
-AJ_INLINE uint8_t *put_bytes(uint8_t *to, uint32_t word, int count)
+uint8_t *aj_room(aj_file *file, size_t symbols)
 {
-    int i;
-
-    for (i = count - 1; i >= 0; i--) {
-        *to++ = (uint8_t)(word >> 8 * i);
-        if (to[-1] == 0xFF)
-            *to++ = 0;
-    }
-    return to;
+    return make_room(file, 8 * symbols) ? file->bytes + file->size : NULL;
 }
 
-AJ_INLINE int has_ones(uint32_t word)
-{
-    return ((~word - 0x01010101u) & word & 0x80808080u) != 0;
-}
-
-#define AT_ONCE 1024 /* symbols; each becomes 32 bits at most, twice as much with zeros behind ones */
+#define AT_ONCE 1024 /* symbols */
 
 int aj_put_symbols(aj_file *file, const aj_symbols *symbols, const aj_code codes[AJ_CODES])
 {
@@ -189,27 +176,12 @@ int aj_put_symbols(aj_file *file, const aj_symbols *symbols, const aj_code codes
 
     while (at < symbols->count) {
         size_t end = symbols->count - at > AT_ONCE ? at + AT_ONCE : symbols->count;
-        uint8_t *to;
-        if (!make_room(file, 8 * (end - at) + 8))
+        uint8_t *to = aj_room(file, AT_ONCE);
+        if (to == NULL)
             return 0;
-        for (to = file->bytes + file->size; at < end; at++) {
+        for (; at < end; at++) {
             uint32_t each = symbols->symbols[at];
-            const aj_code *code = &codes[each >> 21 & 7];
-            int following = (int)(each >> 16 & 31), length = code->length[each >> 24] + following;
-            bits = bits << length | (uint64_t)code->code[each >> 24] << following | (each & 0xFFFF);
-            held += length;
-            if (held >= 32) {
-                uint32_t word = (uint32_t)(bits >> (held -= 32));
-                if (has_ones(word)) {
-                    to = put_bytes(to, word, 4);
-                } else {
-                    to[0] = (uint8_t)(word >> 24);
-                    to[1] = (uint8_t)(word >> 16);
-                    to[2] = (uint8_t)(word >> 8);
-                    to[3] = (uint8_t)word;
-                    to += 4;
-                }
-            }
+            to = aj_put_symbol(to, &bits, &held, &codes[each >> 21 & 7], each >> 24, each & 0xFFFF, (int)(each >> 16 & 31));
         }
         file->size = (size_t)(to - file->bytes);
     }
@@ -221,11 +193,12 @@ int aj_put_symbols(aj_file *file, const aj_symbols *symbols, const aj_code codes
 int aj_end_scan(aj_file *file)
 {
     int bytes = (file->held + 7) / 8, missing = 8 * bytes - file->held;
+    uint8_t *to = aj_room(file, 1);
 
-    if (!make_room(file, 8))
+    if (to == NULL)
         return 0;
-    file->size = (size_t)(put_bytes(file->bytes + file->size,
-                                    (uint32_t)(file->bits << missing | ((1u << missing) - 1)), bytes) - file->bytes);
+    to = aj_put_bytes(to, (uint32_t)(file->bits << missing | ((1u << missing) - 1)), bytes);
+    file->size = (size_t)(to - file->bytes);
     file->bits = 0;
     file->held = 0;
     return 1;

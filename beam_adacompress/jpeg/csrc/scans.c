@@ -38,16 +38,21 @@ static int make_room(aj_symbols *s, size_t more)
     return 1;
 }
 
-/* Where the symbols of a block go: known to nobody else, so that it stays in registers. */
+/* Where the symbols of a block go, known to nobody else, so that it stays in registers: they are kept and counted, or,
+ * where their codes are known, written. */
 typedef struct {
     uint32_t *next;
     uint32_t (*seen)[256];
+    const aj_code *codes; /* NULL: they are kept */
+    uint8_t *bytes;
+    uint64_t bits;
+    int held;
 } sink;
 
 /* Returns a sink with room for so many symbols; its `next` is NULL where there is no memory. */
 AJ_INLINE sink opened(aj_symbols *s, size_t most)
 {
-    return (sink){make_room(s, most) ? s->symbols + s->count : NULL, s->seen};
+    return (sink){.next = make_room(s, most) ? s->symbols + s->count : NULL, .seen = s->seen};
 }
 
 AJ_INLINE void closed(aj_symbols *s, sink to)
@@ -57,6 +62,10 @@ AJ_INLINE void closed(aj_symbols *s, sink to)
 
 AJ_INLINE void add(sink *to, int code, int symbol, uint32_t bits, int count)
 {
+    if (to->codes != NULL) {
+        to->bytes = aj_put_symbol(to->bytes, &to->bits, &to->held, &to->codes[code], (uint32_t)symbol, bits, count);
+        return;
+    }
     *to->next++ = (uint32_t)symbol << 24 | (uint32_t)code << 21 | (uint32_t)count << 16 | bits;
     to->seen[code][symbol]++;
 }
@@ -104,28 +113,59 @@ AJ_INLINE void add_all(sink *to, int code, uint64_t which, const int16_t *values
         add(to, code, 0, 0, 0);
 }
 
+#define MOST_OF_A_UNIT (AJ_MOST_BLOCKS * (AJ_BLOCK + 1)) /* symbols */
+
 /* Blocks come in units, of all components. Those beyond the edge are made up: as their DC coefficient, the one before. */
+AJ_INLINE void add_unit(sink *to, const aj_quantised *components, int count, int row, int unit, int only_dc, int before[3])
+{
+    int i, y, x;
+
+    for (i = 0; i < count; i++) {
+        const aj_quantised *q = &components[i];
+        int dc = i == 0 ? AJ_Y_DC : AJ_C_DC, ac = i == 0 ? AJ_Y_AC : AJ_C_AC;
+        for (y = row * q->high; y < (row + 1) * q->high; y++)
+            for (x = unit * q->wide; x < (unit + 1) * q->wide; x++) {
+                int real = y < q->rows && x < q->columns;
+                size_t block = real ? (size_t)y * (size_t)q->columns + (size_t)x : 0;
+                add_dc(to, dc, real ? q->dc[block] : before[i], &before[i]);
+                if (!only_dc)
+                    add_all(to, ac, real ? q->which[block] : 0, q->ac + q->start[block]);
+            }
+    }
+}
+
+static int units_of(const aj_quantised *first)
+{
+    return (first->columns + first->wide - 1) / first->wide;
+}
+
 AJ_CLONES int aj_scan_row(const aj_quantised *components, int count, int row, int only_dc, int before[3], aj_symbols *s)
 {
-    int units = (components->columns + components->wide - 1) / components->wide, unit, i, y, x;
+    int units = units_of(components), unit;
 
     for (unit = 0; unit < units; unit++) {
-        sink to = opened(s, AJ_MOST_BLOCKS * (AJ_BLOCK + 1));
+        sink to = opened(s, MOST_OF_A_UNIT);
         if (to.next == NULL)
             return 0;
-        for (i = 0; i < count; i++) {
-            const aj_quantised *q = &components[i];
-            int dc = i == 0 ? AJ_Y_DC : AJ_C_DC, ac = i == 0 ? AJ_Y_AC : AJ_C_AC;
-            for (y = row * q->high; y < (row + 1) * q->high; y++)
-                for (x = unit * q->wide; x < (unit + 1) * q->wide; x++) {
-                    int real = y < q->rows && x < q->columns;
-                    size_t block = real ? (size_t)y * (size_t)q->columns + (size_t)x : 0;
-                    add_dc(&to, dc, real ? q->dc[block] : before[i], &before[i]);
-                    if (!only_dc)
-                        add_all(&to, ac, real ? q->which[block] : 0, q->ac + q->start[block]);
-                }
-        }
+        add_unit(&to, components, count, row, unit, only_dc, before);
         closed(s, to);
+    }
+    return 1;
+}
+
+AJ_CLONES int aj_put_row(const aj_quantised *components, int count, int row, int before[3],
+                         const aj_code codes[AJ_CODES], aj_file *file)
+{
+    int units = units_of(components), unit;
+
+    for (unit = 0; unit < units; unit++) {
+        sink to = {.codes = codes, .bytes = aj_room(file, MOST_OF_A_UNIT), .bits = file->bits, .held = file->held};
+        if (to.bytes == NULL)
+            return 0;
+        add_unit(&to, components, count, row, unit, 0, before);
+        file->size = (size_t)(to.bytes - file->bytes);
+        file->bits = to.bits;
+        file->held = to.held;
     }
     return 1;
 }

@@ -130,41 +130,37 @@ static void make_codes(scan *s)
             }
 }
 
-/* All coefficients in one scan. With the standard's codes symbols are written row by row. */
-static int put_at_once(writer *w, scan *s)
+static int rows_of(const writer *w)
 {
-    int before[3] = {0, 0, 0}, rows = (w->components[0].rows + w->components[0].high - 1) / w->components[0].high, row;
+    return (w->components[0].rows + w->components[0].high - 1) / w->components[0].high;
+}
+
+/* All coefficients in one scan and the standard's codes. */
+static int put_plain(writer *w, scan *s)
+{
+    int before[3] = {0, 0, 0}, rows = rows_of(w), row, code;
 
     clear(s, 0, w->image->components);
     s->to = AJ_BLOCK - 1;
-    if (!w->encoding->optimize) {
-        for (row = 0; row < (s->count == 1 ? 2 : AJ_RAW); row++)
-            aj_standard_code(row, &s->codes[row]);
-        if (!put_scan_header(&w->file, s))
+    for (code = 0; code < (s->count == 1 ? AJ_C_DC : AJ_RAW); code++)
+        aj_standard_code(code, &s->codes[code]);
+    if (!put_scan_header(&w->file, s))
+        return 0;
+    for (row = 0; row < rows; row++)
+        if (!aj_put_row(w->components, s->count, row, before, s->codes, &w->file))
             return 0;
-    }
-    for (row = 0; row < rows; row++) {
-        if (!aj_scan_row(w->components, s->count, row, 0, before, &s->symbols))
-            return 0;
-        if (!w->encoding->optimize) {
-            if (!aj_put_symbols(&w->file, &s->symbols, s->codes))
-                return 0;
-            s->symbols.count = 0;
-        }
-    }
-    if (!w->encoding->optimize)
-        return aj_end_scan(&w->file);
-    make_codes(s);
-    return put_scan(&w->file, s);
+    return aj_end_scan(&w->file);
 }
 
-static int put_dc(writer *w, scan *s)
+/* All coefficients, or DC ones, in one scan and codes that are made for it. */
+static int put_at_once(writer *w, int only_dc, scan *s)
 {
-    int before[3] = {0, 0, 0}, rows = (w->components[0].rows + w->components[0].high - 1) / w->components[0].high, row;
+    int before[3] = {0, 0, 0}, rows = rows_of(w), row;
 
     clear(s, 0, w->image->components);
+    s->to = only_dc ? 0 : AJ_BLOCK - 1;
     for (row = 0; row < rows; row++)
-        if (!aj_scan_row(w->components, s->count, row, 1, before, &s->symbols))
+        if (!aj_scan_row(w->components, s->count, row, only_dc, before, &s->symbols))
             return 0;
     make_codes(s);
     return put_scan(&w->file, s);
@@ -247,11 +243,11 @@ static int put_scans(writer *w)
     int i, done = scans != NULL;
 
     if (done && w->encoding->progressive) {
-        done = put_dc(w, scans);
+        done = put_at_once(w, 1, scans);
         for (i = 0; done && i < w->image->components; i++)
             done = put_ac(w, i, scans);
     } else if (done) {
-        done = put_at_once(w, scans);
+        done = w->encoding->optimize ? put_at_once(w, 0, scans) : put_plain(w, scans);
     }
     for (i = 0; scans != NULL && i < 2 * MOST_SCANS; i++)
         aj_release(&scans[i].symbols);

@@ -37,20 +37,6 @@ typedef struct {
     uint32_t seen[AJ_CODES][256];
 } aj_symbols;
 
-void aj_clear(aj_symbols *symbols);
-void aj_release(aj_symbols *symbols);
-
-#define AJ_MOST_BLOCKS 10 /* in a unit */
-
-/* The coefficients of one row of units, DC alone or all of them; `before`: the last DC ones, zeros for the first row. */
-int aj_scan_row(const aj_quantised *components, int count, int row, int only_dc, int before[3], aj_symbols *found);
-
-/* AC coefficients from..to of a component without their lowest `shift` bits, */
-int aj_scan_first(const aj_quantised *component, int code, int from, int to, int shift, aj_symbols *found);
-
-/* and the lowest bit of those of which it was left out. */
-int aj_scan_again(const aj_quantised *component, int code, int from, int to, aj_symbols *found);
-
 /* A Huffman code, as DHT has it, and by symbol. */
 typedef struct {
     int count;
@@ -60,12 +46,6 @@ typedef struct {
     uint8_t length[256]; /* 0: no code */
 } aj_code;
 
-void aj_make_code(const uint32_t seen[256], aj_code *code);
-void aj_standard_code(int which, aj_code *code);
-
-/* Bits of a scan's data. */
-uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES]);
-
 /* What is written. */
 typedef struct {
     uint8_t *bytes;
@@ -74,7 +54,71 @@ typedef struct {
     int held;
 } aj_file;
 
+void aj_clear(aj_symbols *symbols);
+void aj_release(aj_symbols *symbols);
+
+#define AJ_MOST_BLOCKS 10 /* in a unit */
+
+/* The coefficients of one row of units, DC alone or all of them; `before`: the last DC ones, zeros for the first row. */
+int aj_scan_row(const aj_quantised *components, int count, int row, int only_dc, int before[3], aj_symbols *found);
+
+/* All coefficients of it, written at once in codes that are known. */
+int aj_put_row(const aj_quantised *components, int count, int row, int before[3], const aj_code codes[AJ_CODES],
+               aj_file *file);
+
+/* AC coefficients from..to of a component without their lowest `shift` bits, */
+int aj_scan_first(const aj_quantised *component, int code, int from, int to, int shift, aj_symbols *found);
+
+/* and the lowest bit of those of which it was left out. */
+int aj_scan_again(const aj_quantised *component, int code, int from, int to, aj_symbols *found);
+
+void aj_make_code(const uint32_t seen[256], aj_code *code);
+void aj_standard_code(int which, aj_code *code);
+
+/* Bits of a scan's data. */
+uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES]);
+
 int aj_put(aj_file *file, const void *bytes, size_t count);
+
+/* Room behind what is written, and where that is; NULL where there is no memory. Each symbol takes 8 bytes at most: 32
+ * bits, and a zero behind each byte of ones. */
+uint8_t *aj_room(aj_file *file, size_t symbols);
+
+/* Bytes of a scan's data. */
+AJ_INLINE uint8_t *aj_put_bytes(uint8_t *to, uint32_t word, int count)
+{
+    int i;
+
+    for (i = count - 1; i >= 0; i--) {
+        *to++ = (uint8_t)(word >> 8 * i);
+        if (to[-1] == 0xFF)
+            *to++ = 0;
+    }
+    return to;
+}
+
+/* A symbol and the bits that follow it, behind those that are held. Gives back where the next one goes. */
+AJ_INLINE uint8_t *aj_put_symbol(uint8_t *to, uint64_t *bits, int *held, const aj_code *code, uint32_t symbol,
+                                 uint32_t following, int count)
+{
+    int length = code->length[symbol] + count;
+    uint32_t word;
+
+    *bits = *bits << length | (uint64_t)code->code[symbol] << count | following;
+    *held += length;
+    if (*held < 32)
+        return to;
+    *held -= 32;
+    word = (uint32_t)(*bits >> *held);
+    if ((~word - 0x01010101u) & word & 0x80808080u) /* it has a byte of ones */
+        return aj_put_bytes(to, word, 4);
+    to[0] = (uint8_t)(word >> 24);
+    to[1] = (uint8_t)(word >> 16);
+    to[2] = (uint8_t)(word >> 8);
+    to[3] = (uint8_t)word;
+    return to + 4;
+}
+
 int aj_put_symbols(aj_file *file, const aj_symbols *symbols, const aj_code codes[AJ_CODES]);
 int aj_end_scan(aj_file *file);
 
