@@ -370,15 +370,6 @@ def run(script: str, *arguments: object, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_the_module_imports_no_keras():
-    script = """
-import sys
-from beam_adacompress.dct_networks import receptive_fields
-print(receptive_fields("Late-Concat-RFA")["res5c"], sorted({"keras", "tensorflow", "jax", "torch"} & set(sys.modules)))
-"""
-    assert run(script) == "Field(pixels=480, stride=32) []"
-
-
 ELSEWHERE = """
 import sys
 import keras, numpy as np

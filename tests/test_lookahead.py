@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 import threading
 import time
 from typing import ClassVar
@@ -225,13 +223,3 @@ def test_what_is_looked_at_is_data(sight):
     again = sight_from_json(json.loads(json.dumps(sight.to_json())))
     assert again == sight
     assert all(isinstance(each, Quantisation) for each in again.candidates)
-
-
-@pytest.mark.parametrize("module", ["lookahead", "policies", "artefact"])
-def test_serving_imports_nothing_heavy(module):
-    code = (
-        f"import sys, beam_adacompress.policy.{module}; "
-        "print([m for m in ('keras', 'tensorflow', 'ai_edge_litert') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
