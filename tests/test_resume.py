@@ -11,11 +11,13 @@ import time
 
 import psutil
 import pytest
-from conftest import encoded, files_of, manifest_rows, picture
+from conftest import IN_PROCESS, encoded, files_of, manifest_rows, picture
+
+from beam_adacompress.pipelines import cli
 
 
-def command(source, output):
-    return [sys.executable, "-m", "beam_adacompress", "compress", "--input", str(source), "--output", str(output)]
+def arguments(source, output):
+    return ["compress", "--input", str(source), "--output", str(output)]
 
 
 def workers_of(output):
@@ -43,27 +45,33 @@ def undisturbed(tmp_path_factory):
         data, name = contents[index % len(contents)]
         (source / f"{index:04d}.{name}").write_bytes(data)
     (source / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0torn")
-    subprocess.run(command(source, folder / "out"), check=True, capture_output=True)
+    assert cli.main([*arguments(source, folder / "out"), *IN_PROCESS]) == 0
     return folder
 
 
+WORKERS: list[str] = []  # one for each core, each a process; IN_PROCESS starts sooner
+
+
 @pytest.mark.parametrize(
-    ("how", "times"),
-    [(signal.SIGKILL, 4), (signal.SIGTERM, 2), (signal.SIGINT, 2)],
+    ("how", "attempts"),
+    [
+        (signal.SIGKILL, [WORKERS, IN_PROCESS, IN_PROCESS, WORKERS]),
+        (signal.SIGTERM, [IN_PROCESS, WORKERS]),
+        (signal.SIGINT, [WORKERS, IN_PROCESS]),
+    ],
     ids=["killed", "terminated", "interrupted"],
 )
-def test_stopped_several_times(tmp_path, undisturbed, how, times):
+def test_stopped_several_times(tmp_path, undisturbed, how, attempts):
     source, whole = undisturbed / "in", files_of(undisturbed / "out" / "images")
     output = tmp_path / "out"
     environment = {**os.environ, "ADACOMPRESS_TEST": str(output)}
     moment = random.Random(how)
     seen: dict[str, int] = {}
     stopped = 0
-    for attempt in range(times):
-        process = subprocess.Popen(
-            command(source, output), env=environment, stderr=subprocess.DEVNULL, preexec_fn=take_interrupts
-        )
-        last = attempt == times - 1  # stopped when the images are done and the manifest is being written
+    for attempt, workers in enumerate(attempts, 1):
+        command = [sys.executable, "-m", "beam_adacompress", *arguments(source, output), *workers]
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, preexec_fn=take_interrupts)
+        last = attempt == len(attempts)  # stopped when the images are done and the manifest is being written
         wanted = IMAGES if last else len(seen) + moment.randint(1, 60)
         while process.poll() is None and len(written(output)) < wanted:
             time.sleep(0.002)
@@ -76,8 +84,8 @@ def test_stopped_several_times(tmp_path, undisturbed, how, times):
         assert {name: now[name] for name in seen} == seen
         assert all((output / "images" / name).read_bytes() == whole[name] for name in now)
         seen = now
-    assert stopped >= times - 1
-    subprocess.run(command(source, output), check=True, capture_output=True)
+    assert stopped >= len(attempts) - 1
+    assert cli.main([*arguments(source, output), *IN_PROCESS]) == 0
 
     assert files_of(output / "images") == whole
     assert {name: time for name, time in written(output).items() if name in seen} == seen
