@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import encoded, manifest_rows, picture
+from conftest import IN_PROCESS, encoded, manifest_rows, picture
 from scoring import CLI, REPLIES, recorded, scored, summary_of
 
 from beam_adacompress import scores
 from beam_adacompress.errors import AdaCompressError
-from beam_adacompress.pipelines import progress
+from beam_adacompress.pipelines import cli, progress
 
 
 def test_what_a_score_run_comes_to(run, tmp_path, capsys):
@@ -197,15 +197,17 @@ def test_a_killed_run_pays_again_only_for_what_was_under_way(tmp_path, compress,
         path.write_bytes(encoded(picture(seed=index)))
     assert compress(tmp_path / "many") == 0
     arguments = ["--input", str(tmp_path / "out"), "--output", str(tmp_path / "score"), "--backend", vision.uri]
-    command = [*CLI, "score", *arguments, "--sample-rate=1", "--concurrency=2", "--direct_num_workers=2"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["score", *arguments, "--sample-rate=1", "--concurrency=2"]
+    process = subprocess.Popen(
+        [*CLI, *command, "--direct_num_workers=2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while len(vision.server.requests) < 30:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(0.5)  # its workers end by themselves
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    vision.delay = 0.0
+    assert cli.main([*command, *IN_PROCESS]) == 0
     assert summary_of(tmp_path / "score")["images"]["scored"] == 40
     assert len(vision.asked) == 80
     assert sum(vision.asked.values()) - 80 <= 2 * 2  # two workers with two calls each
