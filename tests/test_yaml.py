@@ -13,6 +13,7 @@ import pytest
 import yaml
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.yaml import main
 from apache_beam.yaml.yaml_provider import load_providers
 from apache_beam.yaml.yaml_transform import YamlTransform
 from conftest import encoded, files_of, manifest_rows, picture
@@ -77,31 +78,29 @@ def test_a_backend_by_its_uri(tmp_path, policy):
         assert_that(found, equal_to([("a.jpg", 1, len(features.NAMES))]))
 
 
-def run_yaml(name, **variables):
-    """Runs an example as users do, in a process of its own."""
-    command = [sys.executable, "-m", "apache_beam.yaml.main", f"--yaml_pipeline_file={EXAMPLES / name}"]
+def arguments(name, **variables):
+    """What `python -m apache_beam.yaml.main` takes for an example."""
     given = json.dumps({"providers": str(PROVIDERS), **variables})
-    return subprocess.run(
-        [*command, f"--jinja_variables={given}", "--runner=FnApiRunner"], capture_output=True, text=True, timeout=300
-    )
+    return [f"--yaml_pipeline_file={EXAMPLES / name}", f"--jinja_variables={given}", "--runner=FnApiRunner"]
 
 
 def test_compress_from_the_command_line(corpus, compress, tmp_path):
+    """As users do, in a process of its own."""
     (corpus / "torn.jpg").write_bytes(encoded(picture())[:700])
-    ended = run_yaml("compress.yaml", input=str(corpus), output=str(tmp_path / "out"), quality=35)
+    given = arguments("compress.yaml", input=str(corpus), output=str(tmp_path / "out"), quality=35)
+    command = [sys.executable, "-m", "apache_beam.yaml.main", *given]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert compress(corpus, tmp_path / "expected") == 0
     assert files_of(tmp_path / "out" / "images") == files_of(tmp_path / "expected" / "images")
     assert manifest_rows(tmp_path / "out")["torn.jpg"].reason == "truncated"
 
 
-def test_score_and_drift_from_the_command_line(corpus, tmp_path):
+def test_score_and_drift_with_the_arguments_of_a_command_line(corpus, tmp_path):
     tape = tape_of(tmp_path / "replies.jsonl", [str(path.relative_to(corpus)) for path in corpus.rglob("*.jpg")])
     output = tmp_path / "drift.json"
-    ended = run_yaml(
-        "score_and_drift.yaml", input=str(corpus), policy="default", backend=f"replay:{tape}", output=str(output)
-    )
-    assert ended.returncode == 0, ended.stderr
+    places = {"input": str(corpus), "output": str(output)}
+    main.run(arguments("score_and_drift.yaml", policy="default", backend=f"replay:{tape}", **places))
     (written,) = tmp_path.glob("drift.json*")
     estimate = json.loads(written.read_text())
     assert estimate["state"] in ("inference", "estimate")
@@ -109,9 +108,8 @@ def test_score_and_drift_from_the_command_line(corpus, tmp_path):
 
 
 def test_what_is_wrong_is_named(tmp_path):
-    ended = run_yaml("compress.yaml", input="photos", output=str(tmp_path), quality='"high"')
-    assert ended.returncode != 0
-    assert "ChooseQuality: quality must be a whole number or none, got 'high'" in ended.stderr
+    with pytest.raises(ValueError, match="ChooseQuality: quality must be a whole number or none, got 'high'"):
+        main.run(arguments("compress.yaml", input="photos", output=str(tmp_path), quality='"high"'))
 
 
 def test_an_argument_that_does_not_exist_is_named():
