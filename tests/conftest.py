@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import thrift
 from PIL import Image
 
 from beam_adacompress.jpeg import native, source
@@ -19,6 +20,8 @@ from beam_adacompress.transforms.runs import read_rows
 # Processes that tests start take the installed package, as pytest does, and not the checkout that they are started in,
 # which has no native core. (Python 3.11 and later.)
 os.environ["PYTHONSAFEPATH"] = "1"
+
+thrift.remember()
 
 IN_PROCESS = ["--runner=FnApiRunner", "--direct_num_workers=1"]
 
