@@ -48,11 +48,20 @@ def test_weights_by_hand():
     assert three.told(agreed, 1, True) == pytest.approx([1 / 19, 1, 1 / 19])
 
 
-@pytest.mark.parametrize(("share", "asked"), [(0.13, [2, 0]), (0.11, [2, 0, 1])])
+def test_how_typical_an_image_is_by_hand():
+    # The shares are (0.275, 0.5, 0.95): the first image's answers have 0.275 where the others' have 0.725.
+    assert TINY.typical == pytest.approx([0.275 / 0.725, 1, 1, 1])
+    # Of many actions even a typical row has a tiny likelihood: it counts as 1 all the same.
+    assert Recollection(np.tile(TINY.answers, 500)).typical == pytest.approx([0, 1, 1, 1], rel=1e-4)
+
+
+@pytest.mark.parametrize(("share", "asked"), [(0.14, [2]), (0.13, [2, 1]), (0.03, [2, 1, 0])])
 def test_questions_and_the_stop_by_hand(share, asked):
-    # First: chances (0.275, 0.5, 0.95) times savings (800, 600, 400): 220, 300, 380. It agrees, as it does with all.
-    # Second: (0.275, 0.5) times (400, 200): 110, 100. It does not agree: the first image keeps a 19th of its weight.
-    # Third: (0.95 / 19 + 0.95 + 0.05 + 0.05) / (3 + 1 / 19) = 0.3603 times 200: 72.07, which is 0.12011 of 600.
+    # The first image counts 0.3793, the sum is 3.3793.
+    # First: chances (0.1510, 0.4173, 0.95) times savings (800, 600, 400): 121, 250, 380. It agrees, as with all.
+    # Second: (0.1510, 0.4173) times (400, 200): 60.4, 83.5, which is 0.1391 of 600. It does not agree: the first two
+    # images keep a 19th of their weight.
+    # Third: (0.95 * 0.01996 + 0.05 * 2.0526) / 2.0726 = 0.0587 times 400: 23.5, which is 0.0391 of 600.
     backend = Backend(agrees={2})
     assert cheapest(TINY, PREDICTED, 1000, backend, most=3, least_saving=share) == Found(2, len(asked))
     assert backend.asked == asked
@@ -61,14 +70,14 @@ def test_questions_and_the_stop_by_hand(share, asked):
 def test_the_first_question_saves_most():
     backend = Backend(agrees={0, 1, 2})
     assert cheapest(TINY, np.array([200.0, 400.0, 900.0]), 1000, backend, most=1) == Found(1, 1)
-    assert backend.asked == [1]  # 220, 300, and 0.95 * 100
+    assert backend.asked == [1]  # 121, 250, and 0.95 * 100
 
 
 def test_sizes_not_known_yet_are_corrected_by_those_that_are():
     # Half as large as predicted, all of them. Of what is predicted, the second one would not be below 300.
     backend = Backend(agrees={2}, sizes=PREDICTED / 2)
     assert cheapest(TINY, PREDICTED, 1000, backend, most=3) == Found(2, 3)
-    assert backend.asked == [2, 0, 1]
+    assert backend.asked == [2, 1, 0]
     # Twice as large: what is predicted below the original is not, and is not asked about.
     backend = Backend(agrees=(), sizes=PREDICTED * 2, larger={2})
     assert cheapest(TINY, np.array([200.0, 560.0, 600.0]), 1000, backend, most=3) == Found(None, 1)
@@ -84,14 +93,14 @@ def test_corrections_are_averaged_geometrically():
 
 
 def test_what_would_not_be_smaller_costs_nothing_and_says_nothing():
-    # Chances (0.35, 0.65, 0.65) times savings (800, 600, 400): 280, 390, 260. Had the second one disagreed, the third
+    # Chances (0.583, 0.849, 0.417) times savings (800, 600, 400): 466, 509, 167. Had the second one disagreed, the last
     # image would outweigh the others, and the third action would be next.
-    three = Recollection(np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]]) > 0)
+    four = Recollection(np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) > 0)
     backend = Backend(agrees={2}, larger={1})
-    assert cheapest(three, PREDICTED, 1000, backend, most=3) == Found(2, 2)
+    assert cheapest(four, PREDICTED, 1000, backend, most=3) == Found(2, 2)
     assert backend.asked == [1, 0, 2]
     backend = Backend(agrees={2})
-    assert cheapest(three, PREDICTED, 1000, backend, most=3).action == 2
+    assert cheapest(four, PREDICTED, 1000, backend, most=3).action == 2
     assert backend.asked[:2] == [1, 2]
 
 

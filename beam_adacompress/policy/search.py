@@ -1,8 +1,10 @@
 """Verified choice over all families: which action to ask a backend about next, by what it said of other images.
 
 The images that a policy was trained on, each with the backend's answer to every action, are remembered. They stand for
-what an image can be like: every one of them counts as much as it agrees with what the backend said of this image so
-far, and together they say how likely each other action is to agree. The action with the largest expected saving,
+what an image can be like: every one of them counts as much as its answers are typical, and as much as they agree with
+what the backend said of this image so far, and together they say how likely each other action is to agree. (How
+typical: by the product over actions of how often that answer was given. Rows with odd answers here and there would
+otherwise make everything seem possible, and each call tell little.) The action with the largest expected saving,
 
     P(agrees | answers so far) * (bytes of the cheapest one that agreed - its bytes),
 
@@ -54,12 +56,18 @@ class Recollection:
 
     Args:
       answers: 0 or 1, `(images, actions)`.
+
+    Attributes:
+      typical: how much each image counts before anything is asked, the most typical one 1, `(images,)`.
     """
 
     def __init__(self, answers: NDArray[np.bool_]) -> None:
         assert answers.ndim == 2, answers.shape
         self.answers = answers.astype(np.bool_)
         self._likely = np.where(self.answers, np.float32(1 - NOISE), np.float32(NOISE))
+        share = self._likely.mean(axis=0, dtype=np.float64)
+        log_typical = np.where(self.answers, np.log(share), np.log(1 - share)).sum(axis=1)
+        self.typical: Array = np.exp(log_typical - log_typical.max()).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -96,7 +104,7 @@ def cheapest(
       least_saving: expected savings below this share of the bytes so far are not worth a call.
     """
     assert predicted.shape == recollection.answers.shape[1:], (predicted.shape, recollection.answers.shape)
-    weights = np.ones(len(recollection), np.float32)
+    weights = recollection.typical
     left = np.ones(len(predicted), np.bool_)
     best: Optional[int] = None
     least, asked, off = original, 0, list[float]()
