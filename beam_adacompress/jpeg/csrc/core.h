@@ -128,7 +128,8 @@ typedef struct {
     const float *w_size, *b_size;  /* features x (families x qualities); families x qualities */
 } aj_ensemble;
 
-/* Of each action (families x qualities) the chance of agreement, 0..1, and bytes. Returns 0 where there is no memory. */
+/* Of each action (families x qualities) the chance of agreement, 0..1, and bytes. Returns 0 where there is no
+ * memory. */
 int aj_predict(const aj_ensemble *known, const float *features, float *agreement, float *size);
 
 /* The image as a file again, in memory that `free` frees. */

@@ -27,7 +27,8 @@ AJ_INLINE float gelu(float x)
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * (x * x * x))));
 }
 
-AJ_CLONES static void predict(const aj_ensemble *known, const float *features, float *work, float *agreement, float *size)
+AJ_CLONES static void predict(const aj_ensemble *known, const float *features, float *work, float *agreement,
+                              float *size)
 {
     int neurons = known->members * known->hidden, actions = known->families * known->qualities, i, k, member;
     float *scaled = work, *hidden = scaled + known->features, *ease = hidden + neurons;

@@ -87,7 +87,8 @@ int averages_of(PyObject *arrays, Py_ssize_t blocks, aj_averages *how)
                           &how->of_thresholds, &thresholds, &how->of_luma_cells, &luma_cells, &how->of_chroma_cells,
                           &chroma_cells, &how->of_ranks, &ranks))
         return 0;
-    if ((how->rings = rows_of(rings, AJ_BLOCK, "rings")) < 0 || rows_of(luma, 3 * AJ_BLOCK, "weights of luminance") < 0 ||
+    if ((how->rings = rows_of(rings, AJ_BLOCK, "rings")) < 0 ||
+        rows_of(luma, 3 * AJ_BLOCK, "weights of luminance") < 0 ||
         (how->thresholds = rows_of(thresholds, AJ_BLOCK, "thresholds")) < 0 ||
         (how->luma_cells = rows_of(luma_cells, blocks, "cells")) < 0 ||
         (how->chroma_cells = rows_of(chroma_cells, blocks, "cells")) < 0 ||
@@ -139,7 +140,8 @@ static int ensemble_of(const Py_ssize_t *sizes, const float **arrays, aj_ensembl
     Py_ssize_t features = sizes[0] / 4, members = known->members, neurons = sizes[3] / 4;
     Py_ssize_t actions = (Py_ssize_t)known->families * known->qualities;
     const Py_ssize_t wanted[] = {
-        features, features, features * neurons, neurons, neurons * known->families, members * actions, features * actions, actions,
+        features, features, features * neurons, neurons, neurons * known->families, members * actions,
+        features * actions, actions,
     };
     int i, fine = features <= 65536 && neurons <= 65536 && neurons % members == 0;
 

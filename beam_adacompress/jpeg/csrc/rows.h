@@ -68,6 +68,8 @@ AJ_INLINE values either(lanes holds, values first, values second)
     return (values)((holds & (lanes)first) | (~holds & (lanes)second));
 }
 
+#if defined(__clang__) || defined(__x86_64__)
+
 /* Lanes of two rows, numbered on from one to the other. */
 #ifdef __clang__
 #define AJ_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -96,6 +98,42 @@ AJ_INLINE void transpose(const values *block, values *found)
         found[i + 4] = AJ_PICK(two[i], two[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
     }
 }
+
+#else /* GCC takes rows of eight apart, lane by lane, where a register holds four */
+
+typedef float halves __attribute__((vector_size(16)));
+typedef int32_t half_lanes __attribute__((vector_size(16)));
+
+/* A quarter of a block, from a column on, to another one: half rows interleaved, twice. */
+AJ_INLINE void transpose_quarter(const values *block, int from, values *found, int to)
+{
+    const half_lanes low = {0, 4, 1, 5}, high = {2, 6, 3, 7};
+    halves rows[4], one[4], two[4];
+    int i;
+
+    for (i = 0; i < 4; i++)
+        memcpy(&rows[i], (const float *)&block[i] + from, sizeof rows[i]);
+    for (i = 0; i < 2; i++) {
+        one[2 * i] = __builtin_shuffle(rows[i], rows[i + 2], low);
+        one[2 * i + 1] = __builtin_shuffle(rows[i], rows[i + 2], high);
+    }
+    for (i = 0; i < 2; i++) {
+        two[2 * i] = __builtin_shuffle(one[i], one[i + 2], low);
+        two[2 * i + 1] = __builtin_shuffle(one[i], one[i + 2], high);
+    }
+    for (i = 0; i < 4; i++)
+        memcpy((float *)&found[i] + to, &two[i], sizeof two[i]);
+}
+
+AJ_INLINE void transpose(const values *block, values *found)
+{
+    transpose_quarter(block, 0, found, 0);
+    transpose_quarter(block, 4, found + 4, 0);
+    transpose_quarter(block + 4, 0, found, 4);
+    transpose_quarter(block + 4, 4, found + 4, 4);
+}
+
+#endif
 
 /* found[k] = sum over n < used of matrix[k][n] * block[n] */
 AJ_INLINE void multiply(const float (*matrix)[8], const values *block, int used, values *found)
