@@ -29,7 +29,7 @@ MOST = 4000  # remembered images
 NOISE = 0.05  # of an answer
 # Expected savings below this share of the bytes so far are not worth a call. Within one family a call saves more, and
 # the last one is left out; over several there are many small savings left.
-WORTH_WITHIN_ONE, WORTH = 0.14, 0.025
+WORTH_WITHIN_ONE, WORTH = 0.17, 0.025
 
 
 def worth(families: int) -> float:
