@@ -1,4 +1,4 @@
-"""Small pipelines at half the price: what Beam works out anew each time that it is asked is remembered."""
+"""Small pipelines for two thirds of the price: what Beam works out anew each time that it is asked is remembered."""
 
 from __future__ import annotations
 
