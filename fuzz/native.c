@@ -74,6 +74,7 @@ static int written_and_opened(const aj_image *image, const aj_encoding *how, aj_
     char message[AJ_MESSAGE];
     uint8_t *file;
     size_t size;
+    int i;
 
     if (aj_write(image, how, &file, &size, message) != AJ_OK)
         return 0;
@@ -86,6 +87,9 @@ static int written_and_opened(const aj_image *image, const aj_encoding *how, aj_
         fprintf(stderr, "what was written is another picture\n");
         abort();
     }
+    for (i = 0; i < found->components; i++)
+        if (found->planes[i].rows <= 0)
+            abort();
     return 1;
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import thrift
+import remembering
 from PIL import Image
 
 from beam_adacompress.jpeg import native, source
@@ -21,7 +21,7 @@ from beam_adacompress.transforms.runs import read_rows
 # which has no native core. (Python 3.11 and later.)
 os.environ["PYTHONSAFEPATH"] = "1"
 
-thrift.remember()
+remembering.remember()
 
 IN_PROCESS = ["--runner=FnApiRunner", "--direct_num_workers=1"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,27 +41,23 @@ def test_a_disk_that_fills_up_ends_the_job_and_the_rest_is_done_later(corpus, co
     assert len(manifest_rows(tmp_path / "out")) == 6
 
 
-def mounted(place: Path, options: str) -> None:
+def mounted(place: Path, options: str) -> Iterator[Path]:
     place.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"mounting a small disk needs root and the right to mount: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    place = tmp_path / "disk"
-    mounted(place, "size=256k")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield from mounted(tmp_path / "disk", "size=256k")
 
 
 @pytest.fixture
 def read_only_disk(tmp_path):
-    place = tmp_path / "disk"
-    mounted(place, "ro,size=256k")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield from mounted(tmp_path / "disk", "ro,size=256k")
 
 
 def test_a_disk_that_is_really_full(compress, tmp_path, small_disk, capsys):

@@ -175,7 +175,7 @@ class Policy:
             predicted, bytes_in = agent.learned.predict(row), source_bytes(row)
             expected = predicted.agreement[0]
             served = agent.act_on(predicted, bytes_in)[0].astype(np.float64)
-            tried = self._by_settings(predicted, bytes_in) if explore else served
+            tried = self._by_settings(predicted, bytes_in)
         else:
             served = np.append(np.zeros(agent.actions), 1.0)
             if not self.leaves_all:

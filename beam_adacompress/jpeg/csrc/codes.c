@@ -20,7 +20,7 @@ static void fill_in(uint32_t *entries, unsigned code, unsigned length, unsigned 
         }
 }
 
-int aj_make_codes(codes *made, const JHUFF_TBL *table, int dc)
+int aj_make_lookup(codes *made, const JHUFF_TBL *table, int dc)
 {
     unsigned length, code = 0, known = 0, i;
 

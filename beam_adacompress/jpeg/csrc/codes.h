@@ -35,7 +35,7 @@ typedef struct {
 } stream;
 
 /* 0: the table is missing or wrong, by libjpeg's checks. */
-int aj_make_codes(codes *made, const JHUFF_TBL *table, int dc);
+int aj_make_lookup(codes *made, const JHUFF_TBL *table, int dc);
 
 /* A value of so many bits: those with a leading 0 are the negative ones. */
 AJ_INLINE int32_t extended(uint32_t bits, unsigned size)

@@ -64,7 +64,7 @@ typedef struct {
     const uint8_t *segments;    /* whole marker segments to copy */
     size_t segments_size;
     const uint8_t *comment;
-    size_t comment_size;
+    size_t comment_size; /* at most 65533 */
 } aj_encoding;
 
 /* Reads the coefficients of a JPEG, strictly: whatever libjpeg warns of in the picture's data is damage.

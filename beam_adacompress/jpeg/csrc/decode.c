@@ -14,6 +14,7 @@
 
 #include "codes.h"
 #include "decode.h"
+#include "rows.h"
 #include "standard.h"
 
 /* A block has at most 64 codes of 16 bits with 15 bits behind them, 8 bytes are read ahead, and 8 at once. */
@@ -46,9 +47,6 @@ typedef struct {
     int16_t nowhere[AJ_BLOCK];     /* where blocks go that only fill a unit up */
     uint8_t order[END + AJ_BLOCK]; /* natural order; what lies beyond a block goes to its last coefficient */
 } decoding;
-
-/* A row of a block. */
-typedef int16_t shorts __attribute__((vector_size(16)));
 
 /* The next coefficient. The end of a block is an entry like the others, with a 0 that lands where a 0 is, so that there
  * is one branch less to mispredict. */
@@ -207,8 +205,8 @@ static int prepare(decoding *c, const struct jpeg_decompress_struct *d, const aj
             return 0;
         dc = &c->tables[0][info->dc_tbl_no];
         ac = &c->tables[1][info->ac_tbl_no];
-        if ((!dc->is_made && !aj_make_codes(dc, d->dc_huff_tbl_ptrs[info->dc_tbl_no], 1)) ||
-            (!ac->is_made && !aj_make_codes(ac, d->ac_huff_tbl_ptrs[info->ac_tbl_no], 0)))
+        if ((!dc->is_made && !aj_make_lookup(dc, d->dc_huff_tbl_ptrs[info->dc_tbl_no], 1)) ||
+            (!ac->is_made && !aj_make_lookup(ac, d->ac_huff_tbl_ptrs[info->ac_tbl_no], 0)))
             return 0;
         for (row = 0; row < down; row++)
             for (column = 0; column < across; column++) {

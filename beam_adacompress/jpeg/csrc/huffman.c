@@ -134,20 +134,28 @@ uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
     return bits;
 }
 
+void *aj_grown(void *memory, size_t *room, size_t needed, size_t size)
+{
+    size_t grown = *room > 0 ? *room : 1 << 13;
+
+    while (grown < needed)
+        grown *= 2;
+    memory = realloc(memory, grown * size);
+    if (memory != NULL)
+        *room = grown;
+    return memory;
+}
+
 static int make_room(aj_file *file, size_t more)
 {
-    size_t room = file->room;
     uint8_t *bytes;
 
-    if (room - file->size >= more)
+    if (file->room - file->size >= more)
         return 1;
-    while (room - file->size < more)
-        room = room > 0 ? 2 * room : 1 << 14;
-    bytes = realloc(file->bytes, room);
+    bytes = aj_grown(file->bytes, &file->room, file->size + more, 1);
     if (bytes == NULL)
         return 0;
     file->bytes = bytes;
-    file->room = room;
     return 1;
 }
 

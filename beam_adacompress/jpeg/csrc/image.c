@@ -1,10 +1,23 @@
 /* Opening a JPEG: header, limits, Huffman decoding. And turning it. */
+#include <setjmp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "decode.h"
-#include "trap.h"
 #include <jerror.h>
+
+#ifndef LIBJPEG_TURBO_VERSION
+#error "libjpeg-turbo is needed; this is another libjpeg"
+#endif
+
+/* libjpeg's errors, and its warnings about the picture's data, as a jump back into the function that called it. */
+typedef struct {
+    struct jpeg_error_mgr errors; /* first: libjpeg knows the trap by it */
+    jmp_buf out;
+    aj_status status;
+    char *message;
+} error_trap;
 
 /* Whether a warning is about the picture's data. The others are about ancillary markers. */
 static int is_damage(int code)
@@ -21,15 +34,19 @@ static int is_damage(int code)
     }
 }
 
+static void leave(error_trap *trap, aj_status status, const char *message)
+{
+    snprintf(trap->message, AJ_MESSAGE, "%s", message);
+    trap->status = status;
+    longjmp(trap->out, 1);
+}
+
 static void jump(j_common_ptr info, aj_status status)
 {
-    aj_trap *trap = (aj_trap *)info->err;
     char text[JMSG_LENGTH_MAX];
 
     info->err->format_message(info, text);
-    snprintf(trap->message, AJ_MESSAGE, "%s", text);
-    trap->status = status;
-    longjmp(trap->out, 1);
+    leave((error_trap *)info->err, status, text);
 }
 
 static void on_error(j_common_ptr info)
@@ -60,7 +77,8 @@ static void say_nothing(j_common_ptr info)
     (void)info;
 }
 
-struct jpeg_error_mgr *aj_set_trap(aj_trap *trap, char message[AJ_MESSAGE])
+/* After it, `setjmp(trap->out)` has to follow before anything of libjpeg's is called. */
+static struct jpeg_error_mgr *set_trap(error_trap *trap, char message[AJ_MESSAGE])
 {
     struct jpeg_error_mgr *errors = jpeg_std_error(&trap->errors);
 
@@ -73,16 +91,9 @@ struct jpeg_error_mgr *aj_set_trap(aj_trap *trap, char message[AJ_MESSAGE])
     return errors;
 }
 
-void aj_leave(aj_trap *trap, aj_status status, const char *message)
-{
-    snprintf(trap->message, AJ_MESSAGE, "%s", message);
-    trap->status = status;
-    longjmp(trap->out, 1);
-}
-
 typedef struct {
     struct jpeg_decompress_struct decoder; /* first */
-    aj_trap trap;
+    error_trap trap;
     struct jpeg_progress_mgr progress;
     int max_scans;
 } reader;
@@ -92,7 +103,7 @@ static void on_progress(j_common_ptr info)
     reader *r = (reader *)info;
 
     if (r->decoder.input_scan_number > r->max_scans)
-        aj_leave(&r->trap, AJ_DAMAGED, "Corrupt JPEG data: it has too many scans");
+        leave(&r->trap, AJ_DAMAGED, "Corrupt JPEG data: it has too many scans");
 }
 
 /* What libjpeg has said of the components, checked. */
@@ -107,12 +118,12 @@ static void describe(reader *r, size_t size, int64_t max_pixels, aj_image *image
         char text[AJ_MESSAGE];
         snprintf(text, sizeof text, "%u x %u is more than the limit of %lld pixels", d->image_width, d->image_height,
                  (long long)max_pixels);
-        aj_leave(&r->trap, AJ_TOO_LARGE, text);
+        leave(&r->trap, AJ_TOO_LARGE, text);
     }
     if (d->data_precision != 8 || d->arith_code)
-        aj_leave(&r->trap, AJ_UNSUPPORTED, "not 8 bits in Huffman coding");
+        leave(&r->trap, AJ_UNSUPPORTED, "not 8 bits in Huffman coding");
     if (!gray && !(d->num_components == 3 && d->jpeg_color_space == JCS_YCbCr))
-        aj_leave(&r->trap, AJ_UNSUPPORTED, "neither grayscale nor YCbCr");
+        leave(&r->trap, AJ_UNSUPPORTED, "neither grayscale nor YCbCr");
     image->width = (int)d->image_width;
     image->height = (int)d->image_height;
     image->components = d->num_components;
@@ -123,17 +134,17 @@ static void describe(reader *r, size_t size, int64_t max_pixels, aj_image *image
         p->down = d->max_v_samp_factor / c->v_samp_factor;
         if (p->across * c->h_samp_factor != d->max_h_samp_factor ||
             p->down * c->v_samp_factor != d->max_v_samp_factor || p->across == 3 || p->down == 3)
-            aj_leave(&r->trap, AJ_UNSUPPORTED, "sampling factors that are not 1, 2 or 4 to each other");
+            leave(&r->trap, AJ_UNSUPPORTED, "sampling factors that are not 1, 2 or 4 to each other");
         if (i == 0 && (p->across != 1 || p->down != 1))
-            aj_leave(&r->trap, AJ_UNSUPPORTED, "luminance is subsampled");
+            leave(&r->trap, AJ_UNSUPPORTED, "luminance is subsampled");
         if (i == 2 && (p->across != image->planes[1].across || p->down != image->planes[1].down))
-            aj_leave(&r->trap, AJ_UNSUPPORTED, "Cb and Cr are sampled differently");
+            leave(&r->trap, AJ_UNSUPPORTED, "Cb and Cr are sampled differently");
         p->rows = (int)c->height_in_blocks;
         p->columns = (int)c->width_in_blocks;
         blocks += (uint64_t)p->rows * (uint64_t)p->columns;
     }
     if (blocks > 8 * (uint64_t)size) /* no Huffman code is shorter than a bit */
-        aj_leave(&r->trap, AJ_DAMAGED, "Premature end of JPEG file: it has fewer bits than blocks");
+        leave(&r->trap, AJ_DAMAGED, "Premature end of JPEG file: it has fewer bits than blocks");
 }
 
 static void set_table(aj_plane *plane, const uint16_t *table, int transpose)
@@ -162,11 +173,11 @@ static void locate(reader *r, jvirt_barray_ptr *arrays, aj_image *image)
             if (row == 0)
                 first = found;
             if (found != first + (size_t)row * p->stride)
-                aj_leave(&r->trap, AJ_UNSUPPORTED, "too large for one piece of memory");
+                leave(&r->trap, AJ_UNSUPPORTED, "too large for one piece of memory");
         }
         p->blocks = (int16_t *)first;
         if (c->quant_table == NULL)
-            aj_leave(&r->trap, AJ_DAMAGED, "a quantisation table is missing");
+            leave(&r->trap, AJ_DAMAGED, "a quantisation table is missing");
         set_table(p, c->quant_table->quantval, 0);
     }
 }
@@ -208,7 +219,7 @@ aj_status aj_open(const uint8_t *data, size_t size, int64_t max_pixels, int max_
     message[0] = '\0';
     if (r == NULL)
         return AJ_NO_MEMORY;
-    r->decoder.err = aj_set_trap(&r->trap, message);
+    r->decoder.err = set_trap(&r->trap, message);
     if (setjmp(r->trap.out)) {
         status = r->trap.status;
         memset(image, 0, sizeof *image);

@@ -111,19 +111,18 @@ static PyObject *image_dequantised(PyObject *self, PyObject *args)
     ImageObject *object = (ImageObject *)self;
     int component, across, down, rows, columns;
     PyObject *found;
-    char *values;
+    float *values;
 
     if (!PyArg_ParseTuple(args, "iii:dequantised", &component, &across, &down) || !sampling_of(self, across, down))
         return NULL;
     if (component < 0 || component >= object->image.components)
         return PyErr_Format(PyExc_IndexError, "there is no component %d", component);
     aj_shape(&object->image, component, across, down, &rows, &columns);
-    found = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)rows * columns * AJ_BLOCK * (Py_ssize_t)sizeof(float));
+    found = new_floats((Py_ssize_t)rows * columns * AJ_BLOCK, &values);
     if (found == NULL)
         return NULL;
-    values = PyByteArray_AsString(found);
     Py_BEGIN_ALLOW_THREADS
-    aj_dequantise(&object->image, component, across, down, (float *)values);
+    aj_dequantise(&object->image, component, across, down, values);
     Py_END_ALLOW_THREADS
     return Py_BuildValue("(Nii)", found, rows, columns);
 }
@@ -180,18 +179,13 @@ static PyObject *image_grid(PyObject *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "y#y#:grid", &at.tops, &at.rows, &at.lefts, &at.columns) || !check_places(image, &at))
         return NULL;
-    found = PyByteArray_FromStringAndSize(NULL, AJ_BLOCK * 3 * at.rows * at.columns * (Py_ssize_t)sizeof(float));
+    found = new_floats(AJ_BLOCK * 3 * at.rows * at.columns, &values);
     if (found == NULL)
         return NULL;
-    values = (float *)PyByteArray_AsString(found);
     Py_BEGIN_ALLOW_THREADS
     done = aj_grid(image, at.tops, (int)at.rows, at.lefts, (int)at.columns, values);
     Py_END_ALLOW_THREADS
-    if (!done) {
-        Py_DECREF(found);
-        return PyErr_NoMemory();
-    }
-    return found;
+    return filled(found, done);
 }
 
 /* What `grid` gives, summed up at once. */
@@ -215,21 +209,16 @@ static PyObject *image_summary(PyObject *self, PyObject *args)
     }
     if (!averages_of(arrays, (Py_ssize_t)blocks, &how))
         return NULL;
-    found = PyByteArray_FromStringAndSize(NULL, aj_summary_size(&how) * (Py_ssize_t)sizeof(float));
+    found = new_floats(aj_summary_size(&how), &values);
     if (found == NULL)
         return NULL;
-    values = (float *)PyByteArray_AsString(found);
     Py_BEGIN_ALLOW_THREADS
     grid = malloc(AJ_BLOCK * 3 * blocks * sizeof *grid);
     done = grid != NULL && aj_grid(image, at.tops, (int)at.rows, at.lefts, (int)at.columns, grid) &&
            aj_summarise(grid, blocks, &how, values);
     free(grid);
     Py_END_ALLOW_THREADS
-    if (!done) {
-        Py_DECREF(found);
-        return PyErr_NoMemory();
-    }
-    return found;
+    return filled(found, done);
 }
 
 static int steps_of(const char *bytes, Py_ssize_t size, uint16_t *steps)

@@ -25,6 +25,23 @@ PyObject *fail(module_state *state, aj_status status, const char *message)
     return NULL;
 }
 
+PyObject *new_floats(Py_ssize_t count, float **values)
+{
+    PyObject *made = PyByteArray_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof **values);
+
+    if (made != NULL)
+        *values = (float *)PyByteArray_AsString(made);
+    return made;
+}
+
+PyObject *filled(PyObject *floats, int done)
+{
+    if (done)
+        return floats;
+    Py_DECREF(floats);
+    return PyErr_NoMemory();
+}
+
 static PyObject *open_jpeg(PyObject *module, PyObject *args)
 {
     module_state *state = PyModule_GetState(module);
@@ -120,18 +137,13 @@ static PyObject *summary(PyObject *module, PyObject *args)
     }
     if (!averages_of(arrays, size / of_a_block, &how))
         return NULL;
-    found = PyByteArray_FromStringAndSize(NULL, aj_summary_size(&how) * (Py_ssize_t)sizeof(float));
+    found = new_floats(aj_summary_size(&how), &values);
     if (found == NULL)
         return NULL;
-    values = (float *)PyByteArray_AsString(found);
     Py_BEGIN_ALLOW_THREADS
     done = aj_summarise((const float *)grid, (size_t)(size / of_a_block), &how, values);
     Py_END_ALLOW_THREADS
-    if (!done) {
-        Py_DECREF(found);
-        return PyErr_NoMemory();
-    }
-    return found;
+    return filled(found, done);
 }
 
 /* Reads an ensemble whose arrays follow from their number of members, families and qualities. */

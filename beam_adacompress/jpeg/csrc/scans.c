@@ -23,18 +23,14 @@ void aj_release(aj_symbols *s)
 
 static int make_room(aj_symbols *s, size_t more)
 {
-    size_t room = s->room;
     uint32_t *symbols;
 
     if (s->room - s->count >= more)
         return 1;
-    while (room - s->count < more)
-        room = room > 0 ? 2 * room : 1 << 13;
-    symbols = realloc(s->symbols, room * sizeof *symbols);
+    symbols = aj_grown(s->symbols, &s->room, s->count + more, sizeof *symbols);
     if (symbols == NULL)
         return 0;
     s->symbols = symbols;
-    s->room = room;
     return 1;
 }
 

@@ -290,8 +290,6 @@ static const char *obstacle(const aj_image *image, const aj_encoding *encoding)
         return "the chrominance would have too few samples";
     if (!are_segments(encoding->segments, encoding->segments_size))
         return "segments that are none";
-    if (encoding->comment_size > 65533)
-        return "the comment is too long";
     return NULL;
 }
 

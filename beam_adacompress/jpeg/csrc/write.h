@@ -22,6 +22,10 @@ typedef struct {
     size_t count;      /* of those */
 } aj_quantised;
 
+/* Memory for at least `needed` things of a size, with what is in it already, and in `room` for how many; NULL where there
+ * is none, and the old memory stays. */
+void *aj_grown(void *memory, size_t *room, size_t needed, size_t size);
+
 /* Functions that return an int return 0 where there is no memory. */
 int aj_quantise(const aj_image *image, const aj_encoding *encoding, int component, aj_quantised *found);
 void aj_forget(aj_quantised *quantised);
