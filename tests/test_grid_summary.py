@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import encoded, picture
@@ -86,16 +88,16 @@ def test_arrays_that_do_not_go_together():
         ({"ranks": np.int32([-1])}, "there is no block of such a rank"),
     ):
         with pytest.raises(ValueError, match=message):
-            native.summary(blocks, averages._replace(**changed))
+            native.summary(blocks, dataclasses.replace(averages, **changed).packed)
     with pytest.raises(ValueError, match="a grid is 64 x 3 x blocks"):
-        native.summary(blocks[:0], averages)
+        native.summary(blocks[:0], averages.packed)
     coded = native.open_coded(encoded(picture(20, 20)))
     with pytest.raises(ValueError, match="a block of the grid begins outside the image"):
-        coded.summary(np.int32([20]), np.int32([0]), averages)
+        coded.summary(np.int32([20]), np.int32([0]), averages.packed)
     with pytest.raises(ValueError, match="there is no block to sum up"):
-        coded.summary(np.int32([]), np.int32([0]), averages)
+        coded.summary(np.int32([]), np.int32([0]), averages.packed)
     with pytest.raises(TypeError):
-        coded.summary(np.int32([0]), np.int32([0]), list(averages))
+        coded.summary(np.int32([0]), np.int32([0]), list(averages.packed))
 
 
 @needs_core

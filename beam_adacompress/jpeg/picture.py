@@ -123,7 +123,7 @@ class CodedPicture(Picture):
         return self._coded.grid(tops, lefts)
 
     def summary(self, tops: Places, lefts: Places, averages: Averages) -> NDArray[np.float32]:
-        return self._coded.summary(tops, lefts, averages)
+        return self._coded.summary(tops, lefts, averages.packed)
 
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
         written = self._coded.write(_writing(tables, settings, header))

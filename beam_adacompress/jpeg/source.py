@@ -64,10 +64,11 @@ class Source:
       flattens: whether `pixels` can make an 8-bit picture of it in spite of the obstacle.
     """
 
+    _decoded: Optional[_Decoded] = None
+
     def __init__(self, data: bytes, image: ImageFile.ImageFile) -> None:
         self.data = data
         self._image = image
-        self._decoded: Optional[_Decoded] = None
         self.format = "JPEG" if image.format == "MPO" else str(image.format)
         self.media_type = Image.MIME.get(self.format, "application/octet-stream")
         self.obstacle = _obstacle(image, data)  # first of all: looking for EXIF can make Pillow load the pixels
@@ -75,6 +76,11 @@ class Source:
         turned = self.orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if turned else image.size
         self.flattens = self.obstacle != ALREADY_COMPRESSED and image.mode not in ("I", "F")
+
+    @functools.cached_property
+    def _image(self) -> ImageFile.ImageFile:
+        """Pillow's."""
+        return _open(self.data)
 
     @property
     def is_coded(self) -> bool:
@@ -147,6 +153,31 @@ class Source:
         return self._image
 
 
+class _PlainJPEG(Source):
+    """A JPEG that says nothing beside its picture; Pillow opens it only where it is asked something else."""
+
+    format = "JPEG"
+    media_type = "image/jpeg"
+    orientation = 1
+    flattens = True
+
+    def __init__(self, data: bytes, header: native.PlainHeader) -> None:
+        self.data = data
+        self.width, self.height, self._luma_steps, has_more = header
+        self.obstacle = MULTI_PICTURE if has_more else None
+
+    def segments(self, mode: str, policy: str) -> bytes:
+        """There are none."""
+        return b""
+
+    def density(self, policy: str) -> tuple[int, int]:
+        return super().density(policy) if policy == "all" else (0, 0)
+
+    def luma_steps(self) -> tuple[int, ...]:
+        """The luminance quantisation table, 64 steps in natural order."""
+        return self._luma_steps
+
+
 class _TwelveBitJPEG(Source):
     """A JPEG of more than 8 bits a sample, of which only the frame header can be read here."""
 
@@ -182,6 +213,9 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
     """
     if not data:
         raise ImageError("empty", "the file has no bytes")
+    if data.startswith(JPEG_MAGIC) and (header := native.plain_header(data)) is not None:
+        _check_size(header.width, header.height, max_pixels)
+        return _PlainJPEG(data, header)
     with _DECODING:
         try:
             image = _open(data)
@@ -192,13 +226,16 @@ def open_image(data: bytes, max_pixels: Optional[int] = None) -> Source:
             if data.startswith(_MAGIC) or data[4:8] in (b"ftyp", b"jP  "):
                 raise ImageError("corrupt", "the header of the file is damaged") from None
             raise ImageError("not-an-image", "the content is no image format that can be read") from None
-        width, height = image.size
-        if max_pixels is not None and width * height > max_pixels:
-            raise ImageError(
-                "too-many-pixels",
-                f"{width} x {height} is more than the limit of {max_pixels} pixels; raise it with --max-pixels",
-            )
+        _check_size(*image.size, max_pixels)
         return Source(data, image)
+
+
+def _check_size(width: int, height: int, max_pixels: Optional[int]) -> None:
+    if max_pixels is not None and width * height > max_pixels:
+        raise ImageError(
+            "too-many-pixels",
+            f"{width} x {height} is more than the limit of {max_pixels} pixels; raise it with --max-pixels",
+        )
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:

@@ -6,7 +6,8 @@ numpy where not; they differ by rounding.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from beam_adacompress.jpeg import native
 Floats = NDArray[np.float32]
 
 
-class Averages(NamedTuple):
-    """What blocks are summed up by; arrays are contiguous."""
+@dataclasses.dataclass(frozen=True)
+class Averages:
+    """What blocks are summed up by."""
 
     rings: Floats  # weights of coefficients, `(rings, 64)`
     luma: Floats  # of those of Y: all, those across, those down, `(3, 64)`
@@ -25,6 +27,11 @@ class Averages(NamedTuple):
     luma_cells: Floats  # weights of blocks, `(cells, blocks)`
     chroma_cells: Floats
     ranks: NDArray[np.int32]  # places in the ascending order of blocks by their roughness
+
+    @functools.cached_property
+    def packed(self) -> tuple[bytes, ...]:
+        """What the native core takes: bytes, since numpy takes as long to show an array's as the core to read them."""
+        return tuple(getattr(self, field.name).tobytes() for field in dataclasses.fields(self))
 
 
 def of_blocks(blocks: Floats, averages: Averages) -> Floats:
@@ -41,7 +48,7 @@ def of_blocks(blocks: Floats, averages: Averages) -> Floats:
       the cells of Y, Cb and Cr.
     """
     if native.is_installed():
-        return native.summary(np.ascontiguousarray(blocks), averages)
+        return native.summary(np.ascontiguousarray(blocks), averages.packed)
     return by_numpy(blocks, averages)
 
 

@@ -215,12 +215,12 @@ def quantisation(reference: str, quality: int, read: Read = read_local) -> Quant
       TypeError, ValueError: as `check_action`.
       AdaCompressError: as `family`.
     """
-    check_action(reference, quality)
     return _computed(reference, quality, read)
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=1024, typed=True)  # typed: True is no quality, 1 is
 def _computed(reference: str, quality: int, read: Read) -> Quantisation:
+    check_action(reference, quality)
     return _family(reference, read).at(quality)
 
 

@@ -123,12 +123,12 @@ class AgreementModel:
         """The best action for one image.
 
         Args:
-          features: `(features,)`.
+          features: `(features,)`, contiguous.
           price: of a byte, in disagreements.
         """
-        assert features.shape == (self.features,), features.shape
         if native.is_installed():
-            return Best(*native.best(np.ascontiguousarray(features, np.float32), price, *self._packed))
+            return Best(*native.best(features, price, *self._packed))
+        assert features.shape == (self.features,), features.shape
         predicted = self.predict(features[None])
         worth = predicted.agreement[0] - price * predicted.size[0]
         action = int(worth.argmax())
@@ -136,10 +136,10 @@ class AgreementModel:
 
     @functools.cached_property
     def _packed(self) -> tuple[Any, ...]:
-        """What the native core takes: the shape, and arrays that are contiguous."""
+        """What the native core takes: the shape, and the arrays as bytes."""
         joined = self._joined
         arrays = (self.mean, self.scale, joined.w1, joined.b1, self.w_ease, joined.rising, self.w_size, self.b_size)
-        return self.steps.shape, *(np.ascontiguousarray(each, np.float32) for each in arrays)
+        return self.steps.shape, *(np.asarray(each, np.float32).tobytes() for each in arrays)
 
     @functools.cached_property
     def _joined(self) -> _Joined:

@@ -227,7 +227,7 @@ class Onlooker:
 
     def look(self, opened: jpeg.Source, picture: jpeg.Picture) -> Array:
         """What the policy sees of an image, `(numbers,)`."""
-        return np.asarray(self._looking(opened, picture), np.float32)
+        return self._looking(opened, picture)
 
 
 def onlooker(serving: Serving, read: Read = read_local) -> Onlooker:

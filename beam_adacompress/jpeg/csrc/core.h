@@ -1,5 +1,7 @@
 /* The DCT coefficients of a JPEG, and files made of them again. Plain C over libjpeg-turbo; knows nothing of Python.
  *
+ *   bytes --aj_read_header--> aj_header
+ *
  *   bytes --aj_open--> aj_image (coefficients, quantised) --+--> aj_grid (--> aj_summarise), aj_bands, aj_dequantise
  *                         |   Huffman decoding, once        +--> aj_write (any tables, sampling, coding)
  *                         +--aj_turn--> aj_image, upright
@@ -18,13 +20,23 @@
 /* Before functions that are compiled twice, for processors with AVX2 too; the loader takes one. Nothing is fused, so
  * both give the same bits. Sanitizers do not go together with that. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if __GNUC__ >= 12
+#define AJ_CLONES __attribute__((target_clones("arch=x86-64-v3", "default"))) /* instructions for bits, too */
+#else
 #define AJ_CLONES __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define AJ_CLONES
 #endif
 
 /* What such functions call has to become a part of them. */
 #define AJ_INLINE static inline __attribute__((always_inline))
+
+AJ_INLINE float aj_clipped(float number, float most)
+{
+    number = number > -most ? number : -most;
+    return number < most ? number : most;
+}
 
 #define AJ_BLOCK 64
 #define AJ_MESSAGE 256
@@ -66,6 +78,16 @@ typedef struct {
     const uint8_t *comment;
     size_t comment_size; /* at most 65533 */
 } aj_encoding;
+
+typedef struct {
+    int width, height; /* pixels */
+    int components;    /* 1 or 3 */
+    uint16_t steps[AJ_BLOCK]; /* of its table with the lowest number */
+} aj_header;
+
+/* Reads the header of a JPEG that has nothing in it but JFIF's marker and what its picture needs, well-formed: so are
+ * most files. Returns where its first scan begins; 0 for any other file, of which others know more. */
+size_t aj_read_header(const uint8_t *data, size_t size, aj_header *found);
 
 /* Reads the coefficients of a JPEG, strictly: whatever libjpeg warns of in the picture's data is damage.
  * Limits are checked before anything of the picture's size is allocated: pixels, a bit of file for each block, scans.

@@ -16,12 +16,6 @@ AJ_INLINE void add_product(const float *restrict numbers, int rows, const float 
             found[k] += numbers[i] * matrix[(size_t)i * (size_t)columns + (size_t)k];
 }
 
-AJ_INLINE float clipped(float number, float most)
-{
-    number = number > -most ? number : -most;
-    return number < most ? number : most;
-}
-
 AJ_INLINE float gelu(float x)
 {
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * (x * x * x))));
@@ -34,7 +28,7 @@ AJ_CLONES static void predict(const aj_ensemble *known, const float *features, f
     float *scaled = work, *hidden = scaled + known->features, *ease = hidden + neurons;
 
     for (i = 0; i < known->features; i++)
-        scaled[i] = clipped((features[i] - known->mean[i]) / known->scale[i], 5.0f);
+        scaled[i] = aj_clipped((features[i] - known->mean[i]) / known->scale[i], 5.0f);
     memcpy(size, known->b_size, (size_t)actions * sizeof *size);
     add_product(scaled, known->features, known->w_size, actions, size);
     memcpy(hidden, known->b1, (size_t)neurons * sizeof *hidden);

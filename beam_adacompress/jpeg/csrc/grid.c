@@ -106,9 +106,23 @@ AJ_INLINE void look(const aj_plane *plane, const window *down, const window *acr
     upsample(across, samples);
     transpose(samples, rows);
     upsample(down, rows);
-    multiply(aj_cosines, rows, 8, half);
+    transform(rows, half);
     transpose(half, rows);
-    multiply(aj_cosines, rows, 8, found);
+    transform(rows, found);
+}
+
+/* The blocks of a window on their way from a slower cache, while another one is looked at. */
+AJ_INLINE void fetch(const aj_plane *plane, const window *down, const window *across)
+{
+    int y, x;
+
+    for (y = 0; y < down->blocks; y++)
+        for (x = 0; x < across->blocks; x++) {
+            const int16_t *block =
+                plane->blocks + ((size_t)(down->block + y) * plane->stride + (size_t)(across->block + x)) * AJ_BLOCK;
+            __builtin_prefetch(block);
+            __builtin_prefetch(block + AJ_BLOCK / 2);
+        }
 }
 
 /* Some blocks of eight, each across by down, to their places: beside each other for each coefficient. */
@@ -140,6 +154,8 @@ AJ_CLONES static void look_all(const aj_plane *plane, const window *down, int ro
     memset(looked, 0, sizeof looked);
     for (row = 0; row < rows; row++)
         for (column = 0; column < columns; column++) {
+            if (column + 1 < columns)
+                fetch(plane, &down[row], &across[column + 1]);
             look(plane, &down[row], &across[column], looked[blocks++]);
             if (blocks == 8 || (row == rows - 1 && column == columns - 1)) {
                 put((const values (*)[8])looked, blocks, step, found);

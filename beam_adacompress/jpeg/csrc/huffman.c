@@ -55,12 +55,10 @@ static void number(aj_code *code)
     unsigned next = 0;
     int length, i, k = 0;
 
-    memset(code->length, 0, sizeof code->length);
+    memset(code->by_symbol, 0, sizeof code->by_symbol);
     for (length = 1; length <= 16; length++, next <<= 1)
-        for (i = 0; i < code->lengths[length - 1]; i++, k++, next++) {
-            code->code[code->symbols[k]] = (uint16_t)next;
-            code->length[code->symbols[k]] = (uint8_t)length;
-        }
+        for (i = 0; i < code->lengths[length - 1]; i++, k++, next++)
+            code->by_symbol[code->symbols[k]] = next << 8 | (unsigned)length;
     code->count = k;
 }
 
@@ -116,9 +114,11 @@ void aj_standard_code(int which, aj_code *code)
 }
 
 /* Bits that follow a symbol: of DC ones, of ends of blocks, of AC ones. */
-static int following(int code, int symbol)
+static unsigned following(int code, int symbol)
 {
-    return code == AJ_Y_DC || code == AJ_C_DC ? symbol : symbol & 15 ? symbol & 15 : symbol >> 4 == 15 ? 0 : symbol >> 4;
+    unsigned size = (unsigned)symbol & 15, zeros = (unsigned)symbol >> 4;
+
+    return code == AJ_Y_DC || code == AJ_C_DC ? (unsigned)symbol : size ? size : zeros == 15 ? 0 : zeros;
 }
 
 uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
@@ -129,7 +129,8 @@ uint64_t aj_scan_bits(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
     for (code = 0; code < AJ_RAW; code++)
         for (i = 0; i < codes[code].count; i++) {
             int symbol = codes[code].symbols[i];
-            bits += (uint64_t)symbols->seen[code][symbol] * (uint64_t)(codes[code].length[symbol] + following(code, symbol));
+            bits += (uint64_t)symbols->seen[code][symbol] *
+                    ((codes[code].by_symbol[symbol] & 255) + following(code, symbol));
         }
     return bits;
 }

@@ -63,25 +63,58 @@ static PyObject *open_jpeg(PyObject *module, PyObject *args)
 }
 
 /* Picture data never holds 0xFFD8FF, and only behind an end marker (0xFFD9) can a film's `ftyp` box stand. */
+static int another_begins(const char *at, const char *end)
+{
+    for (; end - at >= 3; at++) {
+        at = memchr(at, 0xFF, (size_t)(end - at) - 2);
+        if (at == NULL)
+            break;
+        if (!memcmp(at, "\xFF\xD8\xFF", 3) || (end - at >= 10 && at[1] == '\xD9' && !memcmp(at + 6, "ftyp", 4)))
+            return 1;
+    }
+    return 0;
+}
+
 static PyObject *has_more(PyObject *module, PyObject *args)
 {
     PyObject *data;
     char *bytes;
-    const char *at, *end;
     Py_ssize_t size, start;
 
     (void)module;
     if (!PyArg_ParseTuple(args, "Sn:has_more", &data, &start) || PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
         return NULL;
-    end = bytes + size;
-    for (at = bytes + (start < 0 ? 0 : start > size ? size : start); end - at >= 3; at++) {
-        at = memchr(at, 0xFF, (size_t)(end - at) - 2);
-        if (at == NULL)
-            break;
-        if (!memcmp(at, "\xFF\xD8\xFF", 3) || (end - at >= 10 && at[1] == '\xD9' && !memcmp(at + 6, "ftyp", 4)))
-            Py_RETURN_TRUE;
+    return PyBool_FromLong(another_begins(bytes + (start < 0 ? 0 : start > size ? size : start), bytes + size));
+}
+
+static PyObject *tuple_of(const uint16_t *numbers, Py_ssize_t count)
+{
+    PyObject *made = PyTuple_New(count);
+    Py_ssize_t i;
+
+    for (i = 0; made != NULL && i < count; i++) {
+        PyObject *number = PyLong_FromLong(numbers[i]);
+        if (number == NULL || PyTuple_SetItem(made, i, number) < 0)
+            Py_CLEAR(made);
     }
-    Py_RETURN_FALSE;
+    return made;
+}
+
+static PyObject *header(PyObject *module, PyObject *data)
+{
+    char *bytes;
+    Py_ssize_t size;
+    size_t scan;
+    aj_header found;
+
+    (void)module;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) < 0)
+        return NULL;
+    scan = aj_read_header((const uint8_t *)bytes, (size_t)size, &found);
+    if (scan == 0)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(iiNN)", found.width, found.height, tuple_of(found.steps, AJ_BLOCK),
+                         PyBool_FromLong(another_begins(bytes + scan, bytes + size)));
 }
 
 /* Rows of so many floats in some bytes; -1 with an exception where they are not whole, or none. */
@@ -281,6 +314,7 @@ static int clear(PyObject *module)
 
 static PyMethodDef module_methods[] = {
     {"open", open_jpeg, METH_VARARGS, "open(data, max_pixels, max_scans, by_libjpeg=False) -> Image"},
+    {"header", header, METH_O, "header(data) -> (width, height, luma steps, has_more), or None; see aj_read_header"},
     {"has_more", has_more, METH_VARARGS, "has_more(data, start) -> whether a picture or a film begins there or behind"},
     {"summary", summary, METH_VARARGS,
      "summary(grid, (rings, luma, thresholds, luma cells, chroma cells, ranks)) -> float32s, see aj_summarise"},

@@ -10,7 +10,7 @@
 #include "standard.h"
 #include "write.h"
 
-#define LARGEST 1023.0f /* what 8-bit samples can come to */
+#define LARGEST 1023 /* what 8-bit samples can come to */
 
 /* How the coefficients of a component become others. */
 typedef struct {
@@ -18,18 +18,21 @@ typedef struct {
     int16_t most[AJ_BLOCK]; /* the largest that becomes 0 */
 } change;
 
-/* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). Still to be cut to an integer. */
+/* To the nearest; AC coefficients with rounding below 0.5 towards zero (a dead zone). Still to be cut to an integer that
+ * is not too large. */
 AJ_INLINE float scaled(const change *c, int k, float value)
 {
     value = value * c->factor[k];
-    value = value + copysignf(c->rounding[k], value);
-    value = value < LARGEST ? value : LARGEST;
-    return value > -LARGEST ? value : -LARGEST;
+    return value + copysignf(c->rounding[k], value);
 }
 
+/* The same of a coefficient, which with any two steps does not come to more than an integer holds. */
 AJ_INLINE int16_t quantised(const change *c, int k, float value)
 {
-    return (int16_t)(int32_t)scaled(c, k, value);
+    int32_t level = (int32_t)scaled(c, k, value);
+
+    level = level < LARGEST ? level : LARGEST;
+    return (int16_t)(level > -LARGEST ? level : -LARGEST);
 }
 
 static void set_change(change *c, const aj_plane *plane, const uint16_t *steps, float rounding, int same)
@@ -119,7 +122,7 @@ AJ_CLONES static void fill(const aj_image *image, const aj_encoding *encoding, i
             }
             aj_block(plane, across, down, row, column, exact);
             for (k = 0; k < AJ_BLOCK; k++)
-                exact[k] = scaled(&how, k, exact[k]);
+                exact[k] = aj_clipped(scaled(&how, k, exact[k]), LARGEST);
             for (k = 0; k < AJ_BLOCK; k++)
                 block[k] = (int16_t)(int32_t)exact[k];
             next = take(block, &none, found, i, next);

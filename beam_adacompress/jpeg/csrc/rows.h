@@ -148,6 +148,24 @@ AJ_INLINE void multiply(const float (*matrix)[8], const values *block, int used,
     }
 }
 
+/* The same with aj_cosines: even frequencies are of sums of rows that mirror each other, odd ones of differences. */
+AJ_INLINE void transform(const values *block, values *found)
+{
+    values sums[4], differences[4];
+    int k, n;
+
+    for (n = 0; n < 4; n++) {
+        sums[n] = block[n] + block[7 - n];
+        differences[n] = block[n] - block[7 - n];
+    }
+    for (k = 0; k < 8; k += 2) {
+        found[k] = aj_cosines[k][0] * sums[0] + aj_cosines[k][1] * sums[1] + aj_cosines[k][2] * sums[2] +
+                   aj_cosines[k][3] * sums[3];
+        found[k + 1] = aj_cosines[k + 1][0] * differences[0] + aj_cosines[k + 1][1] * differences[1] +
+                       aj_cosines[k + 1][2] * differences[2] + aj_cosines[k + 1][3] * differences[3];
+    }
+}
+
 /* found[v] += sum over n < used of block[v][n] * transposed[n] */
 AJ_INLINE void add_horizontally(const float (*transposed)[8], const values *block, int used, values *found)
 {

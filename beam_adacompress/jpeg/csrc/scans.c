@@ -71,7 +71,7 @@ AJ_INLINE void add_value(sink *to, int code, int zeros, int value, int shift)
 {
     int negative = value >> 31;
     unsigned magnitude = (unsigned)((value ^ negative) - negative) >> shift;
-    int size = 32 - __builtin_clz(magnitude | 1);
+    int size = 31 - __builtin_clz(magnitude << 1 | 1);
 
     add(to, code, zeros << 4 | size, (magnitude ^ (unsigned)negative) & ((1u << size) - 1), size);
 }
@@ -81,10 +81,7 @@ AJ_INLINE void add_dc(sink *to, int code, int value, int *before)
     int difference = value - *before;
 
     *before = value;
-    if (difference == 0)
-        add(to, code, 0, 0, 0);
-    else
-        add_value(to, code, 0, difference, 0);
+    add_value(to, code, 0, difference, 0);
 }
 
 /* A coefficient behind some zeros. */

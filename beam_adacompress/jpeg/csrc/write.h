@@ -46,8 +46,7 @@ typedef struct {
     int count;
     uint8_t lengths[16]; /* how many codes have 1, 2, ... bits */
     uint8_t symbols[256];
-    uint16_t code[256];
-    uint8_t length[256]; /* 0: no code */
+    uint32_t by_symbol[256]; /* the code, and in the lowest 8 bits its length; 0: no code */
 } aj_code;
 
 /* What is written. */
@@ -105,10 +104,10 @@ AJ_INLINE uint8_t *aj_put_bytes(uint8_t *to, uint32_t word, int count)
 AJ_INLINE uint8_t *aj_put_symbol(uint8_t *to, uint64_t *bits, int *held, const aj_code *code, uint32_t symbol,
                                  uint32_t following, int count)
 {
-    int length = code->length[symbol] + count;
-    uint32_t word;
+    uint32_t entry = code->by_symbol[symbol], word;
+    int length = (int)(entry & 255) + count;
 
-    *bits = *bits << length | (uint64_t)code->code[symbol] << count | following;
+    *bits = *bits << length | (uint64_t)(entry >> 8) << count | following;
     *held += length;
     if (*held < 32)
         return to;
