@@ -129,6 +129,20 @@ def test_a_killed_worker_is_one_sentence(tmp_path):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("policy", "show", "default"), ("compress", "--help"), ("policy", "show", "default", "--json"), ("--version",)],
+)
+def test_nobody_reads_all_that_is_printed(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "beam_adacompress", *arguments], stdout=closed, stderr=subprocess.PIPE, env=QUIET
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_as_a_process(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(picture()))
     arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out"), "--quality=35"]

@@ -65,7 +65,8 @@ _REMOTE_ERROR = re.compile(r"AdaCompressError: (.*?)(?: \[while running|$)", re.
 def entry_point() -> NoReturn:
     """The installed command."""
     status = main()
-    sys.stdout.flush()
+    with _unread():
+        sys.stdout.flush()
     sys.stderr.flush()
     # The worker threads of native libraries now and then abort a process that tears the interpreter down.
     os._exit(status)
@@ -96,13 +97,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if common.json and not _HELP & set(arguments):
         listening = results.listening()
     with listening as heard:
+        status: int = Exit.DONE
         try:
-            status = _dispatch(common, arguments)
+            with _unread():
+                status = _dispatch(common, arguments)
         except (KeyboardInterrupt, Exception) as error:
             wrong, status = error, _status(error)
     if heard is not None:
         sentence = None if wrong is None else _sentence(wrong)
-        print(results.result(" ".join(_words(arguments)), status, heard, sentence), flush=True)
+        with _unread():
+            print(results.result(" ".join(_words(arguments)), status, heard, sentence), flush=True)
     if wrong is not None:
         if common.debug:
             traceback.print_exception(wrong)
@@ -111,6 +115,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if status == Exit.INTERRUPTED:
         os._exit(status)  # the runner would wait for its workers, which end by themselves
     return status
+
+
+def _unread() -> AbstractContextManager[None]:
+    """Whoever reads what is printed, such as `head`, may have read enough."""
+    return contextlib.suppress(BrokenPipeError)
 
 
 def _taken(arguments: list[str]) -> tuple[Common, list[str]]:
