@@ -88,6 +88,7 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=3, help="of each ensemble")
     parser.add_argument("--repetitions", type=int, default=10, help="of the promise, over random splits")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--rows", nargs="+", choices=ASKED_FOR, default=tuple(ASKED_FOR), help="of learned policies")
     options = parser.parse_args()
     local.quiet_logs()
     tables = {model: table(options.images, model, None, options.folds, options.augment) for model in options.models}
@@ -192,8 +193,8 @@ def policies(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
     print("\n== learned policies: bytes relative to the plain fixed quality of the same agreement")
     for index, (model, data) in enumerate(tables.items()):
         print(f"\n{model.stem}")
-        rows = {"features": data}
-        if index:
+        rows = {"features": data} if "features" in options.rows else {}
+        if index and "lookahead" in options.rows:
             stand_in = options.models[index - 1]
             share = stand_in.stat().st_size / model.stat().st_size
             print(f"  looking ahead with {stand_in.stem}, {share:.2f} of its size")

@@ -226,7 +226,7 @@ class PlainHeader(NamedTuple):
 def plain_header(data: bytes) -> Optional[PlainHeader]:
     """Reads the header of a JPEG that has nothing in it but JFIF's marker and what its picture needs, well-formed.
 
-    Pillow takes ten times as long, a tenth of what everything else comes to.
+    Pillow takes five to ten times as long, which is 0.06 of decoding and encoding a small picture with it.
 
     Returns:
       None for any other file, and where the core is not installed.
