@@ -101,14 +101,19 @@ def make_corpus(folder: Path) -> Path:
     return folder
 
 
+# What is run where it is asked for, and by .ci/run.
+ASKED_FOR = {
+    "docs": "builds the documentation, or takes minutes: pytest -m docs, with the extra docs",
+    "heavy": "kills a job's processes, or trains in earnest, and takes long: pytest -m heavy",
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "docs" not in config.option.markexpr:
-        slow = pytest.mark.skip(
-            reason="builds the documentation, or takes minutes: pytest -m docs, with the extra docs"
-        )
-        for item in items:
-            if item.get_closest_marker("docs"):
-                item.add_marker(slow)
+    for marker, reason in ASKED_FOR.items():
+        if marker not in config.option.markexpr:
+            for item in items:
+                if item.get_closest_marker(marker):
+                    item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

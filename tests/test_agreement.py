@@ -153,6 +153,7 @@ QUICK = Training(members=2, hidden=8, epochs=20, batch=20, dropout=0.2, decay=0.
 
 
 @pytest.mark.parametrize("taken", [None, (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)], ids=["full table", "logged"])
+@pytest.mark.heavy
 def test_it_learns_from_a_table_and_from_logged_rows_alike(keras, taken):
     images = 300 if taken is None else 2400
     train, validate = world(images, 1, taken)[0], world(images // 2, 2, taken)[0]
@@ -226,6 +227,7 @@ def off_by(found, harder):
     return found.predict(features.astype(np.float32)).agreement.mean(axis=0) - chance.mean(axis=0)
 
 
+@pytest.mark.heavy
 def test_few_rows_of_a_harder_scenery_lower_all_predictions(start):
     rows = world(200, 4, TAKEN, harder=1.5)[0]
     tuned = tune(start, rows)

@@ -110,6 +110,7 @@ def test_workers_keep_their_tracebacks_to_themselves(tmp_path):
     assert said[0].startswith("adacompress: the job failed: ")
 
 
+@pytest.mark.heavy
 def test_a_killed_worker_is_one_sentence(tmp_path):
     for index in range(600):
         (tmp_path / f"{index}.jpg").write_bytes(encoded(picture(400, 300, seed=index)))

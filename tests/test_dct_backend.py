@@ -120,6 +120,7 @@ def test_a_network_answers_whatever_its_form_and_the_order_of_its_inputs(opened,
 
 
 @pytest.mark.parametrize("variant", ["Deconvolution-RFA", "Late-Concat-RFA-Thinner"])
+@pytest.mark.heavy
 def test_the_networks_of_the_paper_fit(tmp_path, variant):
     network = build(variant, classes=3, size=32, width=1 / 32)
     network.save(tmp_path / "network.keras")

@@ -225,6 +225,7 @@ def test_the_discount_raises_values_by_what_follows(keras):
     assert chain.predict(seen).mean() > bandit.predict(seen).mean() + 0.2
 
 
+@pytest.mark.heavy
 def test_the_same_seed_gives_the_same_network(keras):
     short = dataclasses.replace(QUICK, discount=0.95)
     first, again = (learn_online(table(), short, 60).arrays() for _ in range(2))

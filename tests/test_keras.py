@@ -131,6 +131,7 @@ def test_a_network_by_name_applies_its_own_preprocessing(random_mobilenet):
     np.testing.assert_allclose(fed[0][0], np.asarray(image) / 127.5 - 1, atol=1e-6)
 
 
+@pytest.mark.heavy
 def test_random_weights_are_always_the_same(random_mobilenet, tmp_path):
     assert opened("keras:MobileNetV2?weights=none&crop=1&top=1000").terms == random_mobilenet.terms
     random_mobilenet._model.save_weights(tmp_path / "own.weights.h5")

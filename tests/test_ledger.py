@@ -98,6 +98,7 @@ def hammer(folder: str, made: str, calls: int) -> None:
             file.write(b"." * granted)  # the calls, made
 
 
+@pytest.mark.heavy
 def test_processes_at_once_never_exceed_the_budget(tmp_path):
     context = multiprocessing.get_context("spawn")
     made = tmp_path / "made"

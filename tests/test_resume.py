@@ -55,8 +55,8 @@ WORKERS: list[str] = []  # one for each core, each a process; IN_PROCESS starts 
 @pytest.mark.parametrize(
     ("how", "attempts"),
     [
-        (signal.SIGKILL, [WORKERS, IN_PROCESS, IN_PROCESS, WORKERS]),
-        (signal.SIGTERM, [IN_PROCESS, WORKERS]),
+        pytest.param(signal.SIGKILL, [WORKERS, IN_PROCESS, IN_PROCESS, WORKERS], marks=pytest.mark.heavy),
+        pytest.param(signal.SIGTERM, [IN_PROCESS, WORKERS], marks=pytest.mark.heavy),
         (signal.SIGINT, [WORKERS, IN_PROCESS]),
     ],
     ids=["killed", "terminated", "interrupted"],

@@ -273,6 +273,7 @@ batch(RetrainAgent(policy={policy!r}, publish={root!r}, always=True), scores({fi
         ("replace", "LATEST", True, True),
     ],
 )
+@pytest.mark.heavy
 def test_a_worker_that_is_killed(trainer, policy, root, first, function, suffix, after, moved):
     code = KILLED.format(
         tests=str(Path(__file__).parent),
@@ -333,6 +334,7 @@ def test_of_two_that_publish_first_of_all_one_wins(trainer, policy, tmp_path, fi
 # For real.
 
 
+@pytest.mark.heavy
 def test_real_training(tmp_path):
     pytest.importorskip("keras", reason="needs tensorflow: pip install 'beam-adacompress[train]'")
     incumbent = scenery.policy()

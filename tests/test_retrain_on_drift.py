@@ -85,6 +85,7 @@ def chose(output):
     return {row.policy_version for row in manifest_rows(output).values()}
 
 
+@pytest.mark.heavy
 def test_a_policy_that_has_drifted_is_replaced(photographs, root, tmp_path, capsys):
     pytest.importorskip("keras", reason="needs tensorflow: pip install 'beam-adacompress[train]'")
     first = in_service(root)

@@ -84,6 +84,7 @@ def test_the_same_scores_in_any_order_give_the_same_policy(harder, incumbent):
     assert again._replace(candidate=None) == harder._replace(candidate=None)
 
 
+@pytest.mark.heavy
 def test_where_nothing_has_changed_the_incumbent_serves_on(keras, incumbent):
     old = [row._replace(key=f"old {row.key}") for row in scores(incumbent, 200, 7)]
     outcome = retrain(incumbent, VERSION, scores(incumbent, 300, 3), old)
@@ -93,6 +94,7 @@ def test_where_nothing_has_changed_the_incumbent_serves_on(keras, incumbent):
     assert (outcome.scores, outcome.candidate.data["images"], outcome.candidate.baseline.images) == (500, 500, 300)
 
 
+@pytest.mark.heavy
 def test_a_policy_that_is_too_cautious_is_replaced(keras):
     agent = AgreementAgent(2, 4, model(), SETTINGS[5])
     cautious = policy(agent=agent, promise=Promise(TARGET, 0.95, 100, 1.0, 5))
@@ -104,6 +106,7 @@ def test_a_policy_that_is_too_cautious_is_replaced(keras):
     assert after[1] < before[1] - 0.1
 
 
+@pytest.mark.heavy
 def test_without_exploring_it_says_what_it_does_not_know(keras, incumbent):
     outcome = retrain(incumbent, VERSION, scores(incumbent, 300, 4, harder=1.5, explore=0.0))
     assert "; nothing was explored, so of the candidate's decisions " in outcome.reason
@@ -296,6 +299,7 @@ def published(always=0):
     )
 
 
+@pytest.mark.heavy
 def test_adacompress_agent_goes_on_from_its_weights(keras, incumbent):
     before = published()
     rows = scores(incumbent, 400, 5)
@@ -321,6 +325,7 @@ def test_adacompress_agent_needs_steps_to_learn(keras, incumbent):
     assert "scores are left to learn from, and AdaCompress's agent learns nothing before the 305th" in outcome.reason
 
 
+@pytest.mark.heavy
 def test_where_no_score_tells_of_an_action_nothing_is_known(keras):
     rows = [score(f"a {index}", quality=90, agreement=index % 2) for index in range(300)]
     outcome = retrain(published(), "dqn-incumbent", rows)

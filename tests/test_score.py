@@ -338,6 +338,7 @@ def test_no_call_above_the_limits(tmp_path, limit, calls):
     assert len(log.read_text().splitlines()) == calls
 
 
+@pytest.mark.heavy
 def test_the_limit_holds_across_worker_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parent))
     log = tmp_path / "calls"

@@ -171,6 +171,7 @@ def test_recording_and_replaying_agree(run, tmp_path, vision):
     assert replayed["images"] == live["images"]
 
 
+@pytest.mark.heavy
 def test_limits_hold_over_all_workers(tmp_path, compress, vision):
     for index in range(40):
         path = tmp_path / "many" / f"{index}.jpg"
@@ -189,6 +190,7 @@ def test_limits_hold_over_all_workers(tmp_path, compress, vision):
     assert summary_of(tmp_path / "score")["failures"] == {"budget-spent": images["failed"]}
 
 
+@pytest.mark.heavy
 def test_a_killed_run_pays_again_only_for_what_was_under_way(tmp_path, compress, vision):
     vision.delay = 0.1
     for index in range(40):

@@ -128,6 +128,7 @@ def test_a_run_goes_on_where_it_stopped(corpus, kind, compress, tmp_path, monkey
     assert found == expected
 
 
+@pytest.mark.heavy
 def test_a_run_that_is_killed(compress, tmp_path):
     kind = shards.KINDS[0]  # what is killed knows nothing of formats
     content = {f"{index:03d}.jpg": encoded(picture(480, 360, seed=index % 5)) for index in range(60)}

@@ -334,6 +334,7 @@ def many(count=400, seed=0):
     return made
 
 
+@pytest.mark.heavy
 def test_what_can_be_known_of_an_image_is_learned_and_pays(keras):
     how = Learning(agreement=0.9)
     found, parts = training.train(many(), SPACE, range(4), Sight(), {}, how)

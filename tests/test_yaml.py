@@ -84,6 +84,7 @@ def arguments(name, **variables):
     return [f"--yaml_pipeline_file={EXAMPLES / name}", f"--jinja_variables={given}", "--runner=FnApiRunner"]
 
 
+@pytest.mark.heavy
 def test_compress_from_the_command_line(corpus, compress, tmp_path):
     """As users do, in a process of its own."""
     (corpus / "torn.jpg").write_bytes(encoded(picture())[:700])
