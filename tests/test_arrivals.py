@@ -279,7 +279,7 @@ def test_each_file_once_and_once_more_when_it_is_replaced(tmp_path):
 
 
 def test_a_folder_that_comes_later(tmp_path):
-    assert watched(tmp_path, put("a.jpg"))[0] == ["a.jpg"]
+    assert watched(tmp_path, put("a.jpg"), stop_after=3.0)[0] == ["a.jpg"]
 
 
 def test_the_output_in_the_input(tmp_path):
