@@ -104,7 +104,7 @@ def make_corpus(folder: Path) -> Path:
 # What is run where it is asked for, and by .ci/run.
 ASKED_FOR = {
     "docs": "builds the documentation, or takes minutes: pytest -m docs, with the extra docs",
-    "heavy": "kills a job's processes, or trains in earnest, and takes long: pytest -m heavy",
+    "heavy": "kills a job's processes, runs an emulator, or trains in earnest, and takes long: pytest -m heavy",
 }
 
 

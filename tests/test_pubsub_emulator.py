@@ -25,7 +25,7 @@ from beam_adacompress.pipelines.serve_job import ServeJob
 from beam_adacompress.transforms import arrivals, sinks
 from beam_adacompress.transforms.pull import MESSAGES, PullMessages
 
-EMULATOR = pytest.param(pubsub.emulated, marks=pytest.mark.pubsub_emulator, id="emulator")
+EMULATOR = pytest.param(pubsub.emulated, marks=(pytest.mark.pubsub_emulator, pytest.mark.heavy), id="emulator")
 STAND_IN = pytest.param(pubsub.subscribed, id="stand-in")
 
 

@@ -52,11 +52,12 @@ def undisturbed(tmp_path_factory):
 WORKERS: list[str] = []  # one for each core, each a process; IN_PROCESS starts sooner
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("how", "attempts"),
     [
-        pytest.param(signal.SIGKILL, [WORKERS, IN_PROCESS, IN_PROCESS, WORKERS], marks=pytest.mark.heavy),
-        pytest.param(signal.SIGTERM, [IN_PROCESS, WORKERS], marks=pytest.mark.heavy),
+        (signal.SIGKILL, [WORKERS, IN_PROCESS, IN_PROCESS, WORKERS]),
+        (signal.SIGTERM, [IN_PROCESS, WORKERS]),
         (signal.SIGINT, [WORKERS, IN_PROCESS]),
     ],
     ids=["killed", "terminated", "interrupted"],

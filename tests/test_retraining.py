@@ -76,6 +76,7 @@ def test_what_a_candidate_says_of_itself(harder, incumbent):
     assert candidate.backends == (("litert:one.tflite", "1"),)
 
 
+@pytest.mark.heavy
 def test_the_same_scores_in_any_order_give_the_same_policy(harder, incumbent):
     rows = scores(incumbent, 400, 1, harder=1.5)
     random.Random(0).shuffle(rows)
