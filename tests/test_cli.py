@@ -144,6 +144,15 @@ def test_nobody_reads_all_that_is_printed(arguments):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_pipe_of_the_job_that_breaks_is_a_failure(monkeypatch, capsys):
+    def run(arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "of_command", lambda name: (run, {}))
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err.startswith("adacompress: the job failed: [Errno 32] Broken pipe")
+
+
 def test_as_a_process(tmp_path):
     (tmp_path / "a.jpg").write_bytes(encoded(picture()))
     arguments = ["--input", str(tmp_path / "a.jpg"), "--output", str(tmp_path / "out"), "--quality=35"]

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +66,7 @@ _REMOTE_ERROR = re.compile(r"AdaCompressError: (.*?)(?: \[while running|$)", re.
 def entry_point() -> NoReturn:
     """The installed command."""
     status = main()
-    with _unread():
+    with contextlib.suppress(BrokenPipeError):  # as in `main`
         sys.stdout.flush()
     sys.stderr.flush()
     # The worker threads of native libraries now and then abort a process that tears the interpreter down.
@@ -97,15 +98,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if common.json and not _HELP & set(arguments):
         listening = results.listening()
     with listening as heard:
-        status: int = Exit.DONE
         try:
-            with _unread():
-                status = _dispatch(common, arguments)
+            status = _dispatch(common, arguments)
         except (KeyboardInterrupt, Exception) as error:
             wrong, status = error, _status(error)
+    if isinstance(wrong, BrokenPipeError) and not _is_read():
+        wrong, status = None, Exit.DONE
     if heard is not None:
         sentence = None if wrong is None else _sentence(wrong)
-        with _unread():
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it any more
             print(results.result(" ".join(_words(arguments)), status, heard, sentence), flush=True)
     if wrong is not None:
         if common.debug:
@@ -117,9 +118,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return status
 
 
-def _unread() -> AbstractContextManager[None]:
-    """Whoever reads what is printed, such as `head`, may have read enough."""
-    return contextlib.suppress(BrokenPipeError)
+def _is_read() -> bool:
+    """Whether somebody still reads what is printed, as far as can be told; `head` ends when it has read enough."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:
+        return True  # it is no file of the system's, such as a test's
+    if not hasattr(select, "poll"):
+        return True  # Windows
+    watched = select.poll()
+    watched.register(descriptor, 0)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
 
 
 def _taken(arguments: list[str]) -> tuple[Common, list[str]]:
