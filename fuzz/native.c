@@ -170,7 +170,7 @@ static void look(const aj_image *image)
     }
 }
 
-/* What the header says by itself is what the picture is. */
+/* What the header says by itself is what the picture is, if there is one. */
 static void check_header(const uint8_t *data, size_t size, const aj_image *image)
 {
     aj_header header;
@@ -190,12 +190,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char message[AJ_MESSAGE];
     aj_image image, turned;
     uint32_t hash = hashed(data, size);
+    aj_status status = opened(data, size, &image, message);
 
-    if (opened(data, size, &image, message) != AJ_OK) {
-        check_header(data, size, NULL);
+    check_header(data, size, status == AJ_OK ? &image : NULL);
+    if (status != AJ_OK)
         return 0;
-    }
-    check_header(data, size, &image);
     look(&image);
     write_and_open_again(&image, hash);
     if (aj_turn(&image, hash & 1, hash >> 1 & 1, hash >> 2 & 1, &turned, message) == AJ_OK) {

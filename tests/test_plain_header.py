@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_dct import FILES
+from test_decode_dct import segment, without
 
 from beam_adacompress import jpeg
 from beam_adacompress.errors import ImageError
@@ -32,8 +33,7 @@ def segments(data):
 
 def joined(found, rest):
     """A file again."""
-    parts = [struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in found]
-    return b"".join([b"\xff\xd8", *parts, rest])
+    return b"".join([b"\xff\xd8", *(segment(*each) for each in found), rest])
 
 
 def wide(content):
@@ -43,10 +43,9 @@ def wide(content):
 
 
 def changed(marker, change):
-    """A file whose segments of a kind are others; left out where they are None."""
+    """A file whose segments of a kind are others."""
     found, rest = segments(encoded(PICTURE))
-    others = [(kind, change(content) if kind == marker else content) for kind, content in found]
-    return joined([each for each in others if each[1] is not None], rest)
+    return joined([(kind, change(content) if kind == marker else content) for kind, content in found], rest)
 
 
 PLAIN = {
@@ -79,8 +78,8 @@ OTHERS = {
     "tables of 24 bits": changed(0xDB, lambda content: b"\x20" + content[1:]),
     "a fifth table": changed(0xDB, lambda content: bytes([content[0] | 4]) + content[1:]),
     "two frames": joined(segments(encoded(PICTURE))[0] * 2, segments(encoded(PICTURE))[1]),
-    "no frame": changed(0xC0, lambda content: None),
-    "no tables": changed(0xDB, lambda content: None),
+    "no frame": without(encoded(PICTURE), 0xC0),
+    "no tables": without(encoded(PICTURE), 0xDB),
     "no scan": encoded(PICTURE)[:180],
     "no more than a marker": b"\xff\xd8\xff\xe0",
 }

@@ -79,7 +79,7 @@ class Source:
 
     @functools.cached_property
     def _image(self) -> ImageFile.ImageFile:
-        """Pillow's."""
+        """Pillow's, which `__init__` is given where Pillow has read the header."""
         return _open(self.data)
 
     @property

@@ -58,6 +58,11 @@ typedef struct {
     float steps[AJ_BLOCK];    /* the same */
 } aj_plane;
 
+AJ_INLINE int16_t *aj_block_at(const aj_plane *plane, size_t row, size_t column)
+{
+    return plane->blocks + (row * plane->stride + column) * AJ_BLOCK;
+}
+
 typedef struct {
     int width, height; /* pixels */
     int components;    /* 1: grayscale; 3: Y, Cb, Cr */
@@ -80,8 +85,8 @@ typedef struct {
 } aj_encoding;
 
 typedef struct {
-    int width, height; /* pixels */
-    int components;    /* 1 or 3 */
+    int width, height;        /* pixels */
+    int components;           /* 1 or 3 */
     uint16_t steps[AJ_BLOCK]; /* of its table with the lowest number */
 } aj_header;
 

@@ -112,7 +112,7 @@ static void start_row(decoding *c, unsigned row)
         m->width = 0;
         if (at < (size_t)m->plane->rows && m->column < (unsigned)m->plane->columns) {
             m->width = ((unsigned)m->plane->columns - m->column + m->across - 1) / m->across;
-            m->first = m->plane->blocks + (at * m->plane->stride + m->column) * AJ_BLOCK;
+            m->first = aj_block_at(m->plane, at, m->column);
         }
     }
 }

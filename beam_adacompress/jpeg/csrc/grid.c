@@ -73,8 +73,8 @@ AJ_INLINE void take_samples(const aj_plane *plane, const window *down, const win
         lines[i] = (values){0};
     for (x = 0; x < across->blocks; x++) {
         for (y = 0; y < down->blocks; y++) {
-            size_t place = (size_t)(down->block + y) * plane->stride + (size_t)(across->block + x);
-            dequantised(plane->blocks + place * AJ_BLOCK, plane->steps, 8, block);
+            const int16_t *coded = aj_block_at(plane, (size_t)(down->block + y), (size_t)(across->block + x));
+            dequantised(coded, plane->steps, 8, block);
             set_samples(down, y, block, lines);
         }
         transpose(lines, columns);
@@ -118,10 +118,9 @@ AJ_INLINE void fetch(const aj_plane *plane, const window *down, const window *ac
 
     for (y = 0; y < down->blocks; y++)
         for (x = 0; x < across->blocks; x++) {
-            const int16_t *block =
-                plane->blocks + ((size_t)(down->block + y) * plane->stride + (size_t)(across->block + x)) * AJ_BLOCK;
-            __builtin_prefetch(block);
-            __builtin_prefetch(block + AJ_BLOCK / 2);
+            const int16_t *coded = aj_block_at(plane, (size_t)(down->block + y), (size_t)(across->block + x));
+            __builtin_prefetch(coded);
+            __builtin_prefetch(coded + AJ_BLOCK / 2);
         }
 }
 

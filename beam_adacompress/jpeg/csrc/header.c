@@ -4,8 +4,6 @@
 #include "core.h"
 #include "standard.h"
 
-enum { SOF0 = 0xC0, SOF2 = 0xC2, DHT = 0xC4, SOI = 0xD8, SOS = 0xDA, DQT = 0xDB, DRI = 0xDD, APP0 = 0xE0 };
-
 static int two(const uint8_t *bytes)
 {
     return bytes[0] << 8 | bytes[1];

@@ -117,7 +117,7 @@ AJ_CLONES static void fill(const aj_image *image, const aj_encoding *encoding, i
         for (column = 0; column < found->columns; column++, i++) {
             found->start[i] = (uint32_t)(next - found->ac);
             if (same) {
-                next = take(plane->blocks + ((size_t)row * plane->stride + (size_t)column) * AJ_BLOCK, &how, found, i, next);
+                next = take(aj_block_at(plane, (size_t)row, (size_t)column), &how, found, i, next);
                 continue;
             }
             aj_block(plane, across, down, row, column, exact);

@@ -1,8 +1,21 @@
-/* Of ISO/IEC 10918-1: the zigzag order, and the Huffman codes of Annex K.3.3. */
+/* Of ISO/IEC 10918-1: markers, the zigzag order, and the Huffman codes of Annex K.3.3. */
 #ifndef ADACOMPRESS_STANDARD_H
 #define ADACOMPRESS_STANDARD_H
 
 #include <stdint.h>
+
+enum {
+    SOF0 = 0xC0,
+    SOF2 = 0xC2,
+    DHT = 0xC4,
+    SOI = 0xD8,
+    EOI = 0xD9,
+    SOS = 0xDA,
+    DQT = 0xDB,
+    DRI = 0xDD,
+    APP0 = 0xE0,
+    COM = 0xFE
+};
 
 /* The place in zigzag order of each coefficient in natural order. */
 static const uint8_t aj_zigzag[64] = {

@@ -6,8 +6,6 @@
 #include "standard.h"
 #include "write.h"
 
-enum { SOF0 = 0xC0, SOF2 = 0xC2, DHT = 0xC4, SOI = 0xD8, EOI = 0xD9, SOS = 0xDA, DQT = 0xDB, APP0 = 0xE0, COM = 0xFE };
-
 /* A scan, and what it is to be written with. */
 typedef struct {
     int first, count;          /* components */
