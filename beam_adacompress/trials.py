@@ -82,6 +82,7 @@ class Configuration(NamedTuple):
 
     tables: Quantisation
     quality: Optional[int]  # 1..100, that gave these tables; None where none did
+    align: bool = True  # whether the encoder may, see jpeg.Settings; False for the tables alone
 
 
 class Tried(NamedTuple):

@@ -35,9 +35,9 @@ from beam_adacompress.jpeg import decoded, native
 from beam_adacompress.policy.policies import DEFAULT, Onlooker, Serving, onlooker
 
 QUALITIES = (5, 8, 11, 15, 20, 26, 34, 45, 60, 75, 90)
-PLAIN = jpeg.Settings(optimize=False, progressive=False, min_saving=0.0)
-OPTIMISED = jpeg.Settings(optimize=True, progressive=False, min_saving=0.0)
-PROGRESSIVE = jpeg.Settings(min_saving=0.0)
+PLAIN = jpeg.Settings(optimize=False, progressive=False, align=False, min_saving=0.0)
+OPTIMISED = jpeg.Settings(optimize=True, progressive=False, align=False, min_saving=0.0)
+PROGRESSIVE = jpeg.Settings(align=False, min_saving=0.0)
 TABLES = jpeg.quantisation("annexk", 35)
 WANTED = {
     "transcode, plain": (0.70, 0.50),

@@ -22,6 +22,7 @@ intervals from a paired bootstrap over images.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,9 +41,11 @@ from beam_adacompress.pipelines.trying import try_images
 from beam_adacompress.policy import judging, learned
 from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.dqn import DQNAgent
+from beam_adacompress.policy.features import NAMES
 from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.judging import Judged
 from beam_adacompress.policy.learned import AgreementAgent
+from beam_adacompress.policy.lookahead import OF_ORIGINAL
 from beam_adacompress.policy.outcomes import Outcomes, outcomes
 from beam_adacompress.policy.training import by_content, together
 from beam_adacompress.policy.verify import LADDER
@@ -50,13 +53,13 @@ from beam_adacompress.rates import bytes_needed, ratio_of_bytes
 from beam_adacompress.sampling import draw
 from beam_adacompress.transforms.augment import AddCopies
 from beam_adacompress.transforms.sources import ImageFile, list_images
-from beam_adacompress.trials import NO_ANSWER, Trial
+from beam_adacompress.trials import NO_ANSWER, Configuration, Trial
 
 TARGETS = (0.97, 0.99)
 ASKED_FOR = {"features": (0.80, 0.70), "lookahead": (0.70, 0.58)}  # ratios at TARGETS
 FAMILIES = ("annexk", "deepn", "mobilenet-v1-small", "mobilenet-v1", "mobilenet-v2")
 SAVING = jpeg.Settings.min_saving
-SECTIONS = ("policies", "promise", "verified", "others", "dqn")
+SECTIONS = ("policies", "ceiling", "promise", "verified", "others", "dqn")
 
 
 class Table(NamedTuple):
@@ -64,6 +67,7 @@ class Table(NamedTuple):
 
     raw: Outcomes
     plain: NDArray[np.float64]  # bytes of a bare loop, `(images, qualities)`
+    plain_agreement: NDArray[np.float64]  # with its tables as they are, likewise
     folder: NDArray[np.str_]  # of each image
     held: NDArray[np.bool_]  # whether it is one of those that no table family was searched on
     fold: NDArray[np.intp]
@@ -76,7 +80,7 @@ class Table(NamedTuple):
 
     def columns(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Bytes and agreement of the plain fixed qualities."""
-        return self.plain[image], self.raw.agreement[image, : len(LADDER)]
+        return self.plain[image], self.plain_agreement[image]
 
 
 def main() -> None:
@@ -94,6 +98,7 @@ def main() -> None:
     tables = {model: table(options.images, model, None, options.folds, options.augment) for model in options.models}
     sections = {
         "policies": lambda: policies(options, tables),
+        "ceiling": lambda: ceiling(options, tables),
         "promise": lambda: promise(options, tables),
         "verified": lambda: verified(options, tables),
         "others": lambda: others(options, tables),
@@ -115,6 +120,10 @@ def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[s
     copies = AddCopies(job.augment, None) if job.augment else None
     transform = job.transform(space := job.space(), job.sight(space))
     transform.cache, transform.plain = default_cache("."), LADDER
+    transform.configurations = [
+        *transform.configurations,
+        *(Configuration(jpeg.quantisation(FAMILIES[0], quality), quality, align=False) for quality in LADDER),
+    ]
     trials: list[Trial] = []
     places: dict[str, Place] = {}
     for folder in folders:
@@ -136,22 +145,32 @@ def table(
     folds: int,
     augment: int = 0,
     agent: str = "agreement",
+    align: bool = True,
 ) -> Table:
     """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
     uri = None if lookahead is None else f"litert:{lookahead}"
     families = FAMILIES if agent == "agreement" else None
     job = TrainJob(
-        str(folders[0]), "unused", [f"litert:{model}"], agent=agent, augment=augment, tables=families, lookahead=uri
+        str(folders[0]),
+        "unused",
+        [f"litert:{model}"],
+        agent=agent,
+        augment=augment,
+        tables=families,
+        lookahead=uri,
+        align=align,
     )
     trials, places = answers(folders, job)
-    columns = job.space().distinct()[1]
-    raw = outcomes([trial for trial in trials if trial.parent is None], columns)
+    tried, columns = job.space().distinct()
+    originals = [trial for trial in trials if trial.parent is None]
+    raw, bare = (outcomes(originals, each) for each in (columns, range(len(tried), len(tried) + len(LADDER))))
     parents = {trial.key: trial.parent for trial in trials if trial.parent is not None}
     copies = outcomes([trial for trial in trials if trial.parent is not None], columns) if parents else None
     plain = {trial.key: trial.plain for trial in trials}
     return Table(
         raw,
         np.array([plain[key] for key in raw.keys], np.float64),
+        bare.agreement,
         np.array([places[key].folder for key in raw.keys]),
         np.array([places[key].held for key in raw.keys]),
         np.array([int(draw(key, "fold") * folds) for key in raw.keys]),
@@ -200,17 +219,32 @@ def policies(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
             print(f"  looking ahead with {stand_in.stem}, {share:.2f} of its size")
             rows["lookahead"] = table(options.images, model, stand_in, options.folds, options.augment)
         for name, seen in rows.items():
-            sizes, agreement, _ = cross_fitted(seen, options.members)
-            for where in (*sorted(set(data.folder)), "all"):
-                image = seen.held & ((seen.folder == where) | (where == "all"))
-                cells = []
-                for target, wanted in zip(TARGETS, ASKED_FOR[name]):
-                    plain = seen.columns(image)
-                    ratio = ratio_of_bytes((sizes[image], plain[0]), (agreement[image], plain[1]), target)
-                    cells.append(f"at {target}: {said(ratio)} {verdict(ratio.mean, wanted)}")
-                print(f"  {name:<10} {where:<10} {image.sum():>5} images  " + "   ".join(cells), flush=True)
+            tell(name, seen, options.members, ASKED_FOR[name])
         for where in (*sorted(set(data.folder)), "all"):
             print(f"  {'':<10} {where:<10} {orientation(data, where)}")
+
+
+def tell(name: str, seen: Table, members: int, asked_for: Sequence[float]) -> None:
+    sizes, agreement, _ = cross_fitted(seen, members)
+    for where in (*sorted(set(seen.folder)), "all"):
+        image = seen.held & ((seen.folder == where) | (where == "all"))
+        cells = []
+        for target, wanted in zip(TARGETS, asked_for):
+            plain = seen.columns(image)
+            ratio = ratio_of_bytes((sizes[image], plain[0]), (agreement[image], plain[1]), target)
+            cells.append(f"at {target}: {said(ratio)} {verdict(ratio.mean, wanted)}")
+        print(f"  {name:<10} {where:<10} {image.sum():>5} images  " + "   ".join(cells), flush=True)
+
+
+def ceiling(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    """Features and four numbers of the network's own answer to the original: its best scores and how sure it is."""
+    print("\n== what features cannot know: the same with the network's own scores for the original beside them")
+    for model in tables:
+        seen = table(options.images, model, model, options.folds)
+        known = seen.raw.features[:, : len(NAMES) + OF_ORIGINAL]
+        print(f"\n{model.stem}")
+        raw = dataclasses.replace(seen.raw, features=known)
+        tell("its scores", seen._replace(raw=raw), options.members, ASKED_FOR["features"])
 
 
 def orientation(data: Table, where: str) -> str:

@@ -68,7 +68,7 @@ def tried(model: str, path: Path) -> tuple[Floats, Floats, int] | None:
     sizes, agreed = np.zeros(shape), np.zeros(shape)
     for index in np.ndindex(shape):
         tables = jpeg.quantisation(f"{FAMILIES[index[0]]}@{ROUNDINGS[index[1]]}", LADDER[index[2]])
-        file = shown.encode(tables, jpeg.Settings())
+        file = shown.encode(tables, jpeg.Settings(align=False))
         (answer,) = network.label([Query(file, "")], timeout=60.0)
         sizes[index], agreed[index] = len(file), reward.agreement(reference, answer)
     return sizes, agreed, len(data)

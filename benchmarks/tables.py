@@ -142,7 +142,9 @@ def tried(images: Sequence[ImageFile], families: Sequence[str], backend: str) ->
     """Trials with all qualities of all families; families that share tables share the answer."""
     tables = [jpeg.quantisation(name, quality) for name in families for quality in QUALITIES]
     unique = list(dict.fromkeys(tables))
-    transform = TryConfigurations([backend], [Configuration(each, None) for each in unique], cache=default_cache("."))
+    transform = TryConfigurations(
+        [backend], [Configuration(each, None, align=False) for each in unique], cache=default_cache(".")
+    )
     local.quiet_logs()
     with tempfile.TemporaryDirectory() as scratch:
         found = try_images(images, transform, scratch, PipelineOptions([]), [])

@@ -7,12 +7,13 @@ import shutil
 import sys
 
 import pytest
-from evaluating import COUNT, IMAGES, ONE, SEED, TRIED, TWO, asked, command, published, read, saved, split_of
+from evaluating import COUNT, IMAGES, ONE, SEED, TRIED, TWO, asked, calls_for, command, published, read, saved, split_of
 from evaluating import backends as backends  # fixtures
 from evaluating import mine as mine
 from evaluating import photographs as photographs
 from evaluating import policies as policies
 
+from beam_adacompress import jpeg
 from beam_adacompress.pipelines import evaluate_job
 from beam_adacompress.pipelines.evaluate_job import EvaluateJob, grid, names_of, numbered
 from beam_adacompress.policy.lookahead import Sight
@@ -24,8 +25,8 @@ def test_what_is_known_is_not_asked_again(photographs, mine, tmp_path, capsys):
     out = tmp_path / "out"
     assert command(photographs, out, [mine], [backend]) == 0
     said = capsys.readouterr().out
-    images = len(split_of(photographs, SEED))
-    calls = images * (1 + TRIED)
+    files = [path.read_bytes() for path in split_of(photographs, SEED)]
+    images, calls = len(files), calls_for(files)
     assert len(asked(tmp_path / "asked")) == calls
     assert f"texture: {backend}\n" in said
     assert f"All numbers are on {images} test images that no policy saw" in said
@@ -120,17 +121,21 @@ def test_copies_of_an_image_are_one(photographs, mine, tmp_path):
 
 
 def test_the_grid_has_everything_once():
-    found = grid([TWO, ONE])
-    assert len(found.configurations) == TRIED
+    found = grid([TWO, ONE], jpeg.Settings())
+    assert len(found.configurations) == TRIED + len(LADDER)
+    assert [found.configurations[column] for column in found.bare] == [
+        found.configurations[column]._replace(align=False) for column in found.ladder
+    ]
     assert [found.configurations[column].quality for column in found.ladder] == list(LADDER)
     assert [[found.configurations[column].quality for column in space] for space in found.spaces] == [
         [10, 45, None, None],
         [10, 45],
     ]
-    assert found.configurations[found.jitter].quality == 95
+    assert found.configurations[found.jitter][1:] == (95, False)
     assert found.jitter not in found.actions
     assert found.actions == sorted(found.actions)
     assert len(found.actions) == TRIED - 1
+    assert grid([TWO, ONE], jpeg.Settings(subsampling="4:4:4")).bare == []
 
 
 def test_names():

@@ -59,6 +59,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "subsampling": "4:4:4",
         "optimize": False,
         "progressive": False,
+        "align": False,
         "keep_metadata": "all",
         "min_saving": 0.1,
         "max_pixels": 10**6,

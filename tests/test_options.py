@@ -43,6 +43,7 @@ DIFFER = {
     "--score-with": "serve looks for drift by it",
     "--no-optimize": "train measures what the encoder does that the policy is for",
     "--no-progressive": "as --no-optimize",
+    "--no-align": "as --no-optimize",
 }
 
 

@@ -150,6 +150,7 @@ def test_what_the_results_depend_on():
         "min_saving": 0.05,
         "optimize": True,
         "progressive": True,
+        "align": True,
         "quality": 40,
         "seed": 0,
         "subsampling": "4:2:0",
@@ -188,7 +189,7 @@ def test_a_policy_in_a_bucket_with_tables_of_its_own(bucket, folder, tmp_path, c
     policy = Path(saved(tmp_path / "policy", default_agent(2), space, promise=0.8))
     for path in (path for path in policy.rglob("*") if path.is_file()):
         bucket.blob(f"policies/own/{path.relative_to(policy)}").upload_from_string(path.read_bytes())
-    assert compress(folder, tmp_path / "out", "--policy=gs://photos/policies/own") == 0
+    assert compress(folder, tmp_path / "out", "--policy=gs://photos/policies/own", "--no-align") == 0
     row = manifest_rows(tmp_path / "out")["photo"]
     assert row.status == "compressed"
     assert row.tables.startswith("gs://photos/policies/own/tables/mine-")

@@ -85,7 +85,7 @@ def test_a_policy_from_a_folder_of_images(keras, photographs, tmp_path, capsys):
     assert [family.name for family in loaded.space.families] == ["annexk", "deepn"]
     assert loaded.space.qualities == (5, 20, 60)
     assert loaded.backends == (("texture", "1"),)
-    assert loaded.encoder == {"subsampling": "4:2:0", "optimize": True, "progressive": True}
+    assert loaded.encoder == {"subsampling": "4:2:0", "optimize": True, "progressive": True, "align": True}
     assert loaded.data["images"] == IMAGES
     assert set(loaded.versions) >= {"beam-adacompress", "keras"}
     assert loaded.promise.holds

@@ -104,7 +104,12 @@ class Coded:
 
     def table(self, component: int) -> NDArray[np.uint16]:
         """The steps of a component, 64 in natural order."""
-        return np.frombuffer(self._image.table(component), np.uint16)
+        return np.frombuffer(self.steps(component), np.uint16)
+
+    def steps(self, component: int) -> bytes:
+        """The same as native 16-bit integers."""
+        found: bytes = self._image.table(component)
+        return found
 
     def thumbnail(self) -> NDArray[np.float32]:
         """The mean level of each block of 8 x 8 pixels of Y, 0..255 (and a little beyond): its DC coefficient."""

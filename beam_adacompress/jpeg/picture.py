@@ -24,7 +24,7 @@ from beam_adacompress.jpeg.layout import RATIOS, TURNS
 from beam_adacompress.jpeg.settings import Settings
 from beam_adacompress.jpeg.source import Source
 from beam_adacompress.jpeg.summary import Averages
-from beam_adacompress.jpeg.tables import NEAREST, Quantisation
+from beam_adacompress.jpeg.tables import NEAREST, Quantisation, aligned
 
 _DEFAULT = Settings()
 _FINEST = Quantisation((1,) * 64, (1,) * 64)
@@ -68,13 +68,17 @@ class Picture(abc.ABC):
         """The grid in a few numbers, as `summary.of_blocks`."""
         return summary.of_blocks(self.grid(tops, lefts), averages)
 
+    def aligned(self, tables: Quantisation, settings: Settings) -> Quantisation:
+        """The tables that `encode` makes of others: these, but for a JPEG by its coefficients, see `Settings.align`."""
+        return tables
+
     @abc.abstractmethod
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
         """A JPEG of it.
 
         Args:
-          tables: used as they are; no quality scaling is applied.
-          settings: subsampling, optimize and progressive are read.
+          tables: used as `aligned` gives them; no quality scaling is applied.
+          settings: subsampling, optimize, progressive and align are read.
           header: what is said beside the picture.
 
         Raises:
@@ -125,8 +129,18 @@ class CodedPicture(Picture):
     def summary(self, tops: Places, lefts: Places, averages: Averages) -> NDArray[np.float32]:
         return self._coded.summary(tops, lefts, averages.packed)
 
+    def aligned(self, tables: Quantisation, settings: Settings) -> Quantisation:
+        if not settings.align:
+            return tables
+        coded = self._coded
+        luma, chroma = aligned(tables.luma, coded.steps(0)), tables.chroma
+        # Chrominance that is resampled is no multiple of its steps any more.
+        if not self.is_gray and coded.ratios == RATIOS[settings.subsampling] and coded.steps(1) == coded.steps(2):
+            chroma = aligned(chroma, coded.steps(1))
+        return tables._replace(luma=luma, chroma=chroma)
+
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
-        written = self._coded.write(_writing(tables, settings, header))
+        written = self._coded.write(_writing(self.aligned(tables, settings), settings, header))
         return encode(self.pixels, tables, settings, header) if written is None else written
 
 

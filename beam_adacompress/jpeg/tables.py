@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple, Optional
@@ -142,6 +143,24 @@ def scale(table: Sequence[float], quality: int) -> Table:
     """
     factor = 5000 // quality if quality < 50 else 200 - 2 * quality
     return tuple(min(255, max(1, int((step * factor + 50) // 100))) for step in table)
+
+
+@functools.lru_cache(maxsize=1024)
+def aligned(table: Table, before: bytes) -> Table:
+    """Steps for coefficients that were quantised before: those less than twice as coarse are the steps of then.
+
+    A coefficient that is a whole multiple of s costs fewest bits by s, and loses nothing; finer steps say the same in
+    more bits. A step between s and 2 s saves few bits of it, since what is not zero stays so, and moves nearly all of
+    what s had kept exactly (Bauschke et al., "Recompression of JPEG images by requantization", IEEE Transactions on
+    Image Processing 12(7), 2003). From 2 s on, s itself becomes zero, which is what coarse steps are for.
+
+    Args:
+      table: the steps that are asked for.
+      before: those of then, 64 native 16-bit integers; above 255 they are not taken.
+    """
+    return tuple(
+        then if step < 2 * then <= 510 else step for step, then in zip(table, struct.unpack("64H", before), strict=True)
+    )
 
 
 def check_action(family: str, quality: int) -> None:

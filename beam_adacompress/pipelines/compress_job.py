@@ -40,7 +40,8 @@ class CompressJob:
       input, format, image_field, max_bytes: as for Corpus.
       output: the run's folder.
       policy, agreement, confidence, explore, quality, tables: as for ChooseQuality.
-      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten, engine: as for CompressJPEG.
+      subsampling, optimize, progressive, align, keep_metadata, min_saving, max_pixels, flatten, engine: as for
+        CompressJPEG.
       overwrite: discard what an earlier run left in the output.
       max_failures: the largest share of failed images with which the job still succeeds; None for any.
       seed: of the images that the report shows.
@@ -60,6 +61,7 @@ class CompressJob:
     subsampling: str = jpeg.Settings.subsampling
     optimize: bool = jpeg.Settings.optimize
     progressive: bool = jpeg.Settings.progressive
+    align: bool = jpeg.Settings.align
     keep_metadata: str = jpeg.Settings.keep_metadata
     min_saving: float = jpeg.Settings.min_saving
     max_pixels: int = jpeg.Settings.max_pixels
@@ -212,6 +214,13 @@ class CompressOptions(PipelineOptions):
             action="store_false",
             default=True,
             help="one scan: less CPU time, more bytes",
+        )
+        add(
+            "--no-align",
+            dest="align",
+            action="store_false",
+            default=True,
+            help="take the tables' steps for JPEGs, too, where steps less than half as fine are kept otherwise",
         )
         add(
             "--keep-metadata",

@@ -30,7 +30,6 @@ from beam_adacompress.pipelines.evaluate_job import (
     grid,
     is_test,
     job_of,
-    kind_of,
     names_of,
     test_images,
 )
@@ -39,6 +38,7 @@ from beam_adacompress.pipelines.mistakes import check_apart, check_models, unhea
 from beam_adacompress.pipelines.options import CommandLine, JobOptions, UsageError, absolute, check_failures
 from beam_adacompress.pipelines.policy_options import PolicyOptions, PromiseOptions
 from beam_adacompress.pipelines.results import tell
+from beam_adacompress.pipelines.train_job import kind_of
 from beam_adacompress.pipelines.trying import TrialLists, check_answered, prices_of, said_of_failures, try_images
 from beam_adacompress.policy import judging
 from beam_adacompress.policy.judging import Searched
@@ -60,8 +60,6 @@ LINE = CommandLine(
     ("--input", "--output", "--backend"),
 )
 LINES = {"": LINE}
-
-_PLAIN_SUBSAMPLING = "4:2:0"  # Pillow's, and that of the plain scan that trials measure
 
 
 def run(argv: Optional[Sequence[str]] = None) -> int:
@@ -93,7 +91,7 @@ def run(argv: Optional[Sequence[str]] = None) -> int:
     for each in contenders:
         each.policy.artefact.sight.open(files.read)
     images = test_images(job, contenders)
-    tried = grid([each.policy.artefact.space for each in contenders])
+    tried = grid([each.policy.artefact.space for each in contenders], contenders[0].settings)
     seen = _seen(job, contenders, tried, images, options, rest)
     answered = TrialLists(seen.trials, seen.failures)
     check_answered(answered, job.backend, f"any test image in {job.input}", "nothing was evaluated", job.cache)
@@ -222,9 +220,9 @@ def _curves(
     """
     how = [word for word, has in (("optimised", settings.optimize), ("progressive", settings.progressive)) if has]
     written = judging.curve(f"fixed quality, {' '.join(how) or 'as written'}", LADDER, table, tried.ladder)
-    if settings.subsampling != _PLAIN_SUBSAMPLING:
-        return [written]  # nobody was asked about the pixels that Pillow would have written
-    bare = judging.curve("", LADDER, raw, tried.ladder)
+    if not tried.bare:
+        return [written]
+    bare = judging.curve("", LADDER, raw, tried.bare)
     sizes = np.array([trial.plain for trial in trials], np.float64)
     return [judging.plain(bare, "fixed quality, Pillow's defaults", sizes), written]
 

@@ -18,7 +18,7 @@ from beam_adacompress.pipelines.asking import Asking
 from beam_adacompress.pipelines.mistakes import no_images
 from beam_adacompress.pipelines.options import adder, check_shared
 from beam_adacompress.pipelines.policy_options import located
-from beam_adacompress.pipelines.train_job import configurations
+from beam_adacompress.pipelines.train_job import BY_QUALITY, configurations, kind_of
 from beam_adacompress.policy.actions import ActionSpace
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.policy.outcomes import TEST, part_of
@@ -30,12 +30,12 @@ from beam_adacompress.transforms.trials import TryConfigurations
 from beam_adacompress.trials import Configuration
 
 JITTER_QUALITY = 95  # at which the references are saved again, to see how far a backend agrees with itself
+PLAIN_SUBSAMPLING = "4:2:0"  # Pillow's, and that of the plain scan that trials measure
 SAMPLES = 1000  # of the bootstrap
 ALL = "all"  # the other split
 SPLITS = (TEST, ALL)
 SEED = 0  # of policies that do not say with which one their images were dealt out
 
-_BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
 _READERS = 8  # threads
 _REPORT, _JSON, _PLOT = "report.html", "evaluation.json", "rate_agreement"
 
@@ -148,10 +148,16 @@ class EvaluateJob:
                 )
         for uri in self.backend:
             others = [each for each in found if any(one.name != ANNEXK for one in each.policy.artefact.families)]
-            if kind_of(uri) in _BY_QUALITY and others:
+            if kind_of(uri) in BY_QUALITY and others:
                 raise AdaCompressError(
                     f"{kind_of(uri)} knows images by their quality, which is one of the standard tables, and the "
                     f"policy {others[0].folder} has other tables: ask the backend itself"
+                )
+            aligning = [each for each in found if each.policy.artefact.encoder.get("align")]
+            if kind_of(uri) in BY_QUALITY and aligning:
+                raise AdaCompressError(
+                    f"{kind_of(uri)} knows images by their quality, which aligned steps have none of, and the policy "
+                    f"{aligning[0].folder} is for an encoder that aligns them: train one with --no-align"
                 )
         return found
 
@@ -204,6 +210,7 @@ class Grid(NamedTuple):
 
     configurations: list[Configuration]
     ladder: list[int]  # of the standard tables at the qualities LADDER
+    bare: list[int]  # of the same with steps that are not aligned, as a bare loop has them; none if nobody is asked
     spaces: list[list[int]]  # for each policy, of its actions
     jitter: int
 
@@ -213,17 +220,24 @@ class Grid(NamedTuple):
         return sorted({*self.ladder, *(column for space in self.spaces for column in space)})
 
 
-def grid(spaces: Sequence[ActionSpace]) -> Grid:
-    """What there is to try for policies with these actions."""
+def grid(spaces: Sequence[ActionSpace], settings: jpeg.Settings) -> Grid:
+    """What there is to try for policies with these actions and this encoder."""
     standard = family(ANNEXK)
-    every = [ActionSpace((standard,), LADDER), *spaces, ActionSpace((standard,), (JITTER_QUALITY,))]
-    tried = list(dict.fromkeys(each for space in every for each in configurations(space)))
+    ladder, jitter = (ActionSpace((standard,), qualities) for qualities in (LADDER, (JITTER_QUALITY,)))
+    written = [_actions(space) for space in (ladder, *spaces)]
+    unaligned = [[each._replace(align=False) for each in _actions(space)] for space in (ladder, jitter)]
+    if settings.subsampling != PLAIN_SUBSAMPLING:
+        unaligned[0] = []  # nobody is asked about pixels that Pillow would have written
+    tried = list(dict.fromkeys(each for own in (*written, *unaligned) for each in own))
     index = {each: column for column, each in enumerate(tried)}
-    columns = []
-    for space in every:
-        own = configurations(space)
-        columns.append([index[own[action]] for action in space.distinct()[1]])
-    return Grid(tried, columns[0], columns[1:-1], columns[-1][0])
+    columns, (bare, again) = ([[index[each] for each in own] for own in several] for several in (written, unaligned))
+    return Grid(tried, columns[0], bare, columns[1:], again[0])
+
+
+def _actions(space: ActionSpace) -> list[Configuration]:
+    """What each action tries."""
+    own = configurations(space)
+    return [own[column] for column in space.distinct()[1]]
 
 
 def is_test(sha256: str, seeds: Sequence[int]) -> bool:
@@ -266,11 +280,6 @@ def _sha256(image: ImageFile) -> Optional[str]:
         return hashlib.sha256(files.read(image.path)).hexdigest()
     except OSError:
         return None
-
-
-def kind_of(uri: str) -> str:
-    """What a backend's URI begins with, e.g. `litert`."""
-    return uri.partition("?")[0].partition(":")[0]
 
 
 def names_of(backends: Sequence[str]) -> list[str]:

@@ -92,7 +92,7 @@ class FitJob:
     @property
     def settings(self) -> jpeg.Settings:
         """Of the encoder."""
-        return jpeg.Settings(subsampling=self.subsampling, max_pixels=self.max_pixels)
+        return jpeg.Settings(subsampling=self.subsampling, align=False, max_pixels=self.max_pixels)
 
     @property
     def name(self) -> str:

@@ -31,8 +31,8 @@ from beam_adacompress.trials import Configuration
 FAMILIES = LEARNABLE
 CANDIDATES = (0, 2)  # indices of the qualities at which a lookahead is shown each family; 5 and 11, if nothing is said
 MOST_FAMILIES = 5  # that it is shown
-_BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
-_MEASURED = ("subsampling", "optimize", "progressive")  # of jpeg.Settings: what the bytes of a trial depend on
+BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
+_MEASURED = ("subsampling", "optimize", "progressive", "align")  # of jpeg.Settings: what the bytes of a trial depend on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrainJob:
       tables: names of families, or paths of their files; None for FAMILIES. Of the agent `agreement`, as `qualities`.
       qualities: ascending; None for LADDER.
       lookahead, embedding: as for `lookahead.Sight`.
-      subsampling, optimize, progressive, max_pixels: as for `jpeg.Settings`.
+      subsampling, optimize, progressive, align, max_pixels: as for `jpeg.Settings`.
       overwrite: replace a policy that is there.
       max_failures: the largest share of images without an answer with which the job still succeeds; None for any.
       asking: limits and manners; limits are of each backend.
@@ -77,6 +77,7 @@ class TrainJob:
     subsampling: str = jpeg.Settings.subsampling
     optimize: bool = jpeg.Settings.optimize
     progressive: bool = jpeg.Settings.progressive
+    align: bool = jpeg.Settings.align
     max_pixels: int = jpeg.Settings.max_pixels
     overwrite: bool = False
     max_failures: Optional[float] = None
@@ -97,10 +98,10 @@ class TrainJob:
             check_action(reference, 50)
         self.copies()
         for uri in self.backend:
-            name = uri.partition(":")[0]
-            if name in _BY_QUALITY and self.augment:
+            name = kind_of(uri)
+            if name in BY_QUALITY and self.augment:
                 raise ValueError(f"{name} knows images by their names, and their copies have none: give augment=0")
-            if name in _BY_QUALITY and any(reference != ANNEXK for reference in self._families):
+            if name in BY_QUALITY and any(reference != ANNEXK for reference in self._families):
                 raise ValueError(
                     f"{name} knows images by their quality, which is one of the standard tables: give tables={ANNEXK}"
                 )
@@ -143,11 +144,14 @@ class TrainJob:
         return AddCopies(self.augment, self.seed, self.max_pixels)
 
     def settings(self) -> jpeg.Settings:
-        return jpeg.Settings(self.subsampling, self.optimize, self.progressive, max_pixels=self.max_pixels)
+        by_quality = any(kind_of(uri) in BY_QUALITY for uri in self.backend)  # which aligned steps have none of
+        aligns = self.align and not by_quality
+        return jpeg.Settings(self.subsampling, self.optimize, self.progressive, aligns, max_pixels=self.max_pixels)
 
     def encoder(self) -> dict[str, Any]:
         """What a policy remembers of the settings."""
-        return {name: getattr(self, name) for name in _MEASURED}
+        settings = self.settings()
+        return {name: getattr(settings, name) for name in _MEASURED}
 
     def space(self) -> ActionSpace:
         """What the policy may choose from; reads the families' files.
@@ -179,6 +183,11 @@ class TrainJob:
             max_cost=self.asking.max_cost,
             calls_per_second=self.asking.calls_per_second,
         )
+
+
+def kind_of(uri: str) -> str:
+    """What a backend's URI begins with, e.g. `litert`."""
+    return uri.partition("?")[0].partition(":")[0]
 
 
 def configurations(space: ActionSpace) -> list[Configuration]:
@@ -244,7 +253,11 @@ class TrainOptions:
             "the images that validate, and a plot of rate against agreement, after every epoch (not given: none)",
         )
         add("--subsampling", default=TrainJob.subsampling, choices=SUBSAMPLINGS, help="chroma subsampling")
-        for name, help_text in (("optimize", "standard Huffman tables"), ("progressive", "one scan")):
+        for name, help_text in (
+            ("optimize", "standard Huffman tables"),
+            ("progressive", "one scan"),
+            ("align", "steps of the tables alone"),
+        ):
             help_text += ": as the encoder that the policy is for"
             add(f"--no-{name}", dest=name, action="store_false", default=True, help=help_text)
         add(

@@ -28,7 +28,7 @@ from beam_adacompress.jpeg.tables import Quantisation
 from beam_adacompress.policy.features import NAMES, Floats, features
 
 _PLAIN = jpeg.Settings(optimize=False, progressive=False)  # the same pixels as the optimised file, sooner
-_OF_ORIGINAL = 4
+OF_ORIGINAL = 4  # numbers
 _OF_CANDIDATE = 4
 
 Look = Callable[[jpeg.Source, jpeg.Picture], Floats]
@@ -94,7 +94,7 @@ class Sight:
         Raises:
           ValueError: it takes another number.
         """
-        least = len(NAMES) + (0 if self.lookahead is None else _OF_ORIGINAL + _OF_CANDIDATE * len(self.candidates))
+        least = len(NAMES) + (0 if self.lookahead is None else OF_ORIGINAL + _OF_CANDIDATE * len(self.candidates))
         if numbers < least or (self.embedding is None and numbers != least):
             raise ValueError(f"the model looks at {numbers} features, and there are {least}")
 
@@ -163,7 +163,7 @@ def ahead(network: Backend, data: bytes, picture: jpeg.Picture, candidates: Sequ
     scores = np.array([label.score for label in reference], np.float64)  # in which no share becomes 0
     second = float(scores[1]) if len(scores) > 1 else 0.0
     shares = scores / scores.sum()
-    found[:_OF_ORIGINAL] = scores[0], second, scores[0] - second, -float(np.sum(shares * np.log(shares)))
+    found[:OF_ORIGINAL] = scores[0], second, scores[0] - second, -float(np.sum(shares * np.log(shares)))
     for index, answer in enumerate(answers[1:], start=1):
         if answer:
             left = next((label.score for label in answer if label.name == reference[0].name), 0.0)

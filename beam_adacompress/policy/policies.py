@@ -26,6 +26,7 @@ from beam_adacompress.records import Choice
 from beam_adacompress.sampling import draw
 
 DEFAULT = "default"  # the policy that comes with this package
+_PIXELS = ("subsampling", "align")  # what backends see depends on, of what a policy remembers of the encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,13 +123,16 @@ class Policy:
         """
         if not self.promise.holds:
             return unkept(self.version, self.promise, self.leaves_all)
-        learned_with = self.artefact.encoder.get("subsampling")
-        if settings is None or learned_with in (None, settings.subsampling):
+        if settings is None:
             return None
-        return (
-            f"the policy {self.version} was calibrated with a subsampling of {learned_with}, and its promise does not "
-            f"hold for {settings.subsampling}: train one for it, or leave --subsampling as it is"
-        )
+        for name in _PIXELS:
+            learned_with, now = self.artefact.encoder.get(name), getattr(settings, name)
+            if learned_with not in (None, now):
+                return (
+                    f"the policy {self.version} was calibrated with {name} {learned_with}, and its promise does not "
+                    f"hold for {now}: train one for it, or leave {name} as it is"
+                )
+        return None
 
     def described(self) -> str:
         """Who it is and what it promises, in words."""

@@ -35,7 +35,7 @@ class CompressJPEG(SeveralOutputs):
     Args:
       tables: quantisation-table family in the place of the chosen ones: a name in `jpeg.FAMILIES`, or the path of a
         fitted one's JSON file. The row's choice then names it.
-      subsampling, optimize, progressive, keep_metadata, min_saving, max_pixels, flatten, engine: as in
+      subsampling, optimize, progressive, align, keep_metadata, min_saving, max_pixels, flatten, engine: as in
         `jpeg.Settings`.
 
     Raises:
@@ -45,6 +45,7 @@ class CompressJPEG(SeveralOutputs):
     subsampling: str = jpeg.Settings.subsampling
     optimize: bool = jpeg.Settings.optimize
     progressive: bool = jpeg.Settings.progressive
+    align: bool = jpeg.Settings.align
     keep_metadata: str = jpeg.Settings.keep_metadata
     min_saving: float = jpeg.Settings.min_saving
     max_pixels: int = jpeg.Settings.max_pixels

@@ -24,7 +24,7 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Manners
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg import native
-from beam_adacompress.jpeg.tables import ANNEXK, quantisation
+from beam_adacompress.jpeg.tables import ANNEXK, Quantisation, quantisation
 from beam_adacompress.policy.lookahead import Sight
 from beam_adacompress.transforms import files, rows
 from beam_adacompress.transforms.connection import Connection
@@ -151,7 +151,7 @@ class _Try(beam.DoFn):
             for name, client in self._clients.items()
             if self._cache is not None and client.terms.cacheable
         }
-        self._digests = {each: _digest(each, self._settings) for each in self._configurations}
+        self._unaligned = dataclasses.replace(self._settings, align=False)
 
     def process(self, row: Any) -> Iterator[Any]:
         self._metrics.took(len(row.data))
@@ -161,17 +161,28 @@ class _Try(beam.DoFn):
             self._metrics.failed()
             yield beam.pvalue.TaggedOutput(FAILURES, failure_row(self._failed, row, _STAGE, error))
 
+    def _used(self, picture: jpeg.Picture) -> list[Configuration]:
+        """What each configuration comes to for a picture: those that come to the same tables are one."""
+        first: dict[Quantisation, Configuration] = {}
+        used = []
+        for each in self._configurations:
+            tables = picture.aligned(each.tables, self._settings) if each.align else each.tables
+            used.append(first.setdefault(tables, Configuration(tables, each.quality, align=False)))
+        return used
+
     def _trials(self, row: Any) -> Iterator[Any]:
         opened = jpeg.open_image(row.data, self._settings.max_pixels)
         picture = jpeg.open_picture(opened, self._settings)
         digest = hashlib.sha256(row.data).hexdigest()
         known = {name: self._known[name].get(digest) if name in self._known else {} for name in self._clients}
+        used = self._used(picture)
+        digests = {each: _digest(each, self._settings) for each in used}
         wanted = {
             name: missing
             for name in self._clients
-            if (missing := [each for each, identity in self._digests.items() if identity not in known[name]])
+            if (missing := [each for each, identity in digests.items() if identity not in known[name]])
         }
-        tried = try_configurations(Query(row.data, row.key), picture, wanted, self._clients, self._settings)
+        tried = try_configurations(Query(row.data, row.key), picture, wanted, self._clients, self._unaligned)
         largest = len(jpeg.encode(picture.pixels, quantisation(ANNEXK, REFERENCE_QUALITY), _PLAIN))
         plain = [len(jpeg.encode(picture.pixels, quantisation(ANNEXK, quality), _PLAIN)) for quality in self._plain]
         seen = self._looking(opened, picture).tolist()
@@ -183,11 +194,11 @@ class _Try(beam.DoFn):
                 self._metrics.failed()
                 yield beam.pvalue.TaggedOutput(FAILURES, failure_row(self._failed, row, _STAGE, new))
                 continue
-            outcomes = {**known[name], **{self._digests[each]: each_of for each, each_of in new.outcomes.items()}}
+            outcomes = {**known[name], **{digests[each]: each_of for each, each_of in new.outcomes.items()}}
             if name in self._known and new.outcomes:
                 self._known[name].put(digest, outcomes)
             self._calls.throttled(client.take_throttled())
-            in_order = [outcomes[identity] for identity in self._digests.values()]
+            in_order = [outcomes[digests[each]] for each in used]
             yield Trial(
                 key=row.key,
                 sha256=digest,
@@ -256,10 +267,10 @@ class _Known:
         return files.join(self._folder, sha256[:2], f"{sha256}.json")
 
 
-def _digest(configuration: Configuration, settings: jpeg.Settings) -> str:
+def _digest(used: Configuration, settings: jpeg.Settings) -> str:
     engine = native.resolved(settings.engine)
     coding = (settings.subsampling, settings.optimize, settings.progressive, engine, native.CODER)
-    return hashlib.sha256(json.dumps([configuration, coding]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([used[:2], coding]).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass
