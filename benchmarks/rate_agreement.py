@@ -22,7 +22,6 @@ intervals from a paired bootstrap over images.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,16 +35,14 @@ from beam_adacompress import jpeg
 from beam_adacompress.estimates import Interval
 from beam_adacompress.pipelines import local
 from beam_adacompress.pipelines.asking import default_cache
-from beam_adacompress.pipelines.train_job import TrainJob
+from beam_adacompress.pipelines.train_job import SHOWN_FAMILIES, TrainJob
 from beam_adacompress.pipelines.trying import try_images
 from beam_adacompress.policy import judging, learned
 from beam_adacompress.policy.calibration import CONFIDENCE
 from beam_adacompress.policy.dqn import DQNAgent
-from beam_adacompress.policy.features import NAMES
 from beam_adacompress.policy.fit_agreement import Training
 from beam_adacompress.policy.judging import Judged
 from beam_adacompress.policy.learned import AgreementAgent
-from beam_adacompress.policy.lookahead import OF_ORIGINAL
 from beam_adacompress.policy.outcomes import Outcomes, outcomes
 from beam_adacompress.policy.training import by_content, together
 from beam_adacompress.policy.verify import LADDER
@@ -59,7 +56,7 @@ TARGETS = (0.97, 0.99)
 ASKED_FOR = {"features": (0.80, 0.70), "lookahead": (0.70, 0.58)}  # ratios at TARGETS
 FAMILIES = ("annexk", "deepn", "mobilenet-v1-small", "mobilenet-v1", "mobilenet-v2")
 SAVING = jpeg.Settings.min_saving
-SECTIONS = ("policies", "ceiling", "promise", "verified", "others", "dqn")
+SECTIONS = ("policies", "looks", "promise", "verified", "others", "dqn")
 
 
 class Table(NamedTuple):
@@ -89,16 +86,18 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", required=True, help="LiteRT classifiers, the smallest first")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--augment", type=int, default=0, help="copies of each training image")
+    parser.add_argument("--no-align", dest="align", action="store_false", help="files have the steps of the tables")
     parser.add_argument("--members", type=int, default=3, help="of each ensemble")
     parser.add_argument("--repetitions", type=int, default=10, help="of the promise, over random splits")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--rows", nargs="+", choices=ASKED_FOR, default=tuple(ASKED_FOR), help="of learned policies")
     options = parser.parse_args()
     local.quiet_logs()
-    tables = {model: table(options.images, model, None, options.folds, options.augment) for model in options.models}
+    how = (options.folds, options.augment, options.align)
+    tables = {model: table(options.images, model, None, *how) for model in options.models}
     sections = {
         "policies": lambda: policies(options, tables),
-        "ceiling": lambda: ceiling(options, tables),
+        "looks": lambda: looks(options, tables),
         "promise": lambda: promise(options, tables),
         "verified": lambda: verified(options, tables),
         "others": lambda: others(options, tables),
@@ -144,20 +143,30 @@ def table(
     lookahead: Optional[Path],
     folds: int,
     augment: int = 0,
-    agent: str = "agreement",
     align: bool = True,
+    agent: str = "agreement",
+    families: int = SHOWN_FAMILIES,
 ) -> Table:
-    """All that there is to know of a network's answers, with features, and those of a stand-in if one is given."""
+    """All that there is to know of a network's answers, with features, and those of a stand-in if one is given.
+
+    Args:
+      folders, model, lookahead: photographs, the network, and the stand-in.
+      folds: to deal images out to.
+      augment: copies of each.
+      align: whether files keep the steps of their images.
+      agent: whose actions are tried.
+      families: that the stand-in is shown; with 0 it sees the original alone.
+    """
     uri = None if lookahead is None else f"litert:{lookahead}"
-    families = FAMILIES if agent == "agreement" else None
     job = TrainJob(
         str(folders[0]),
         "unused",
         [f"litert:{model}"],
         agent=agent,
         augment=augment,
-        tables=families,
+        tables=FAMILIES if agent == "agreement" else None,
         lookahead=uri,
+        lookahead_families=families,
         align=align,
     )
     trials, places = answers(folders, job)
@@ -217,7 +226,7 @@ def policies(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
             stand_in = options.models[index - 1]
             share = stand_in.stat().st_size / model.stat().st_size
             print(f"  looking ahead with {stand_in.stem}, {share:.2f} of its size")
-            rows["lookahead"] = table(options.images, model, stand_in, options.folds, options.augment)
+            rows["lookahead"] = table(options.images, model, stand_in, options.folds, options.augment, options.align)
         for name, seen in rows.items():
             tell(name, seen, options.members, ASKED_FOR[name])
         for where in (*sorted(set(data.folder)), "all"):
@@ -236,15 +245,14 @@ def tell(name: str, seen: Table, members: int, asked_for: Sequence[float]) -> No
         print(f"  {name:<10} {where:<10} {image.sum():>5} images  " + "   ".join(cells), flush=True)
 
 
-def ceiling(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
-    """Features and four numbers of the network's own answer to the original: its best scores and how sure it is."""
-    print("\n== what features cannot know: the same with the network's own scores for the original beside them")
-    for model in tables:
-        seen = table(options.images, model, model, options.folds)
-        known = seen.raw.features[:, : len(NAMES) + OF_ORIGINAL]
+def looks(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
+    print("\n== one look: features, and what a network says of the original alone")
+    for index, model in enumerate(tables):
         print(f"\n{model.stem}")
-        raw = dataclasses.replace(seen.raw, features=known)
-        tell("its scores", seen._replace(raw=raw), options.members, ASKED_FOR["features"])
+        for name, network in (("stand-in", options.models[index - 1] if index else None), ("itself", model)):
+            if network is not None:
+                seen = table(options.images, model, network, options.folds, align=options.align, families=0)
+                tell(name, seen, options.members, ASKED_FOR["lookahead"])
 
 
 def orientation(data: Table, where: str) -> str:
@@ -423,7 +431,7 @@ def at_same_agreement(
 def dqn(options: argparse.Namespace, tables: Mapping[Path, Table]) -> None:
     print("\n== AdaCompress's agent as published (ten qualities, standard tables), on the built-in features")
     for model in tables:
-        data, fixed = table(options.images, model, None, 2, agent="dqn"), tables[model]
+        data, fixed = table(options.images, model, None, 2, align=options.align, agent="dqn"), tables[model]
         raw, test = data.raw, data.fold == 1
         agent = DQNAgent()
         agent.learn_online(raw.take(np.flatnonzero(~test)), 1600)

@@ -91,11 +91,7 @@ def network(stand_in):
         ({"embedding": "replay:x.jsonl"}, "^embedding is a network in the worker, .*, got 'replay:x.jsonl'$"),
         ({"embedding": "dct:x.tflite"}, "^embedding is a network in the worker, .*, got 'dct:x.tflite'$"),
         ({"embedding": "oracle"}, "unknown name 'oracle'"),
-        ({"lookahead": "litert:x.tflite"}, "^lookahead needs a network and candidates to show it, and one of them is"),
-        (
-            {"candidates": CANDIDATES},
-            "^lookahead needs a network and candidates to show it, and one of them is missing",
-        ),
+        ({"candidates": CANDIDATES}, "^there are candidates and no lookahead to show them to: give its network$"),
         ({"embedding": "litert:x.tflite", "versions": ("1", "2")}, "there are 1 networks, and 2 versions of them"),
         ({"versions": ("1",)}, "there are 0 networks, and 1 versions of them"),
     ],
@@ -138,6 +134,7 @@ def test_scores_near_nothing_and_answers_of_one_label(network, monkeypatch, scor
     monkeypatch.setitem(SCORES, 2, scores)
     assert np.isfinite(ahead(network, IMAGE, SHOWN, CANDIDATES)).all()
     monkeypatch.setitem(SCORES, 2, (0.8, 0.0, 0.0))
+    assert ahead(network, IMAGE, SHOWN, ()) == pytest.approx([0.8, 0, 0.8, 0])
     assert ahead(network, IMAGE, SHOWN, CANDIDATES[:1])[:4] == pytest.approx([0.8, 0, 0.8, 0])
 
 
@@ -217,7 +214,13 @@ def test_of_an_embedding_it_is_not_known_how_many_numbers_it_has():
 
 
 @pytest.mark.parametrize(
-    "sight", [Sight(), Sight("litert:a.tflite", CANDIDATES, "keras:b.keras", ("1", "2")), Sight(embedding="keras:b.h5")]
+    "sight",
+    [
+        Sight(),
+        Sight("litert:a.tflite"),
+        Sight("litert:a.tflite", CANDIDATES, "keras:b.keras", ("1", "2")),
+        Sight(embedding="keras:b.h5"),
+    ],
 )
 def test_what_is_looked_at_is_data(sight):
     again = sight_from_json(json.loads(json.dumps(sight.to_json())))

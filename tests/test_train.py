@@ -248,6 +248,8 @@ def test_without_keras_nothing_is_asked(photographs, tmp_path, monkeypatch, caps
         (["--tables=annexk,annexk"], "two families of tables are called annexk"),
         (["--qualities=a"], "qualities must be whole numbers like 10,20,40, got 'a'"),
         (["--qualities=40,10"], "qualities must ascend from 1 to 100 at most, got (40, 10)"),
+        (["--lookahead=litert:x.tflite", "--lookahead-families=-1"], "lookahead_families must be at least 0, got -1"),
+        (["--lookahead-families=0"], "lookahead_families is about a lookahead: give lookahead=NETWORK too"),
         (["--lookahead=texture"], "lookahead is a network in the worker, such as litert:small.tflite, got 'texture'"),
         (["--embedding=texture"], "embedding is a network in the worker"),
         (["--backend=texture"], "the backend texture is given twice"),
@@ -293,6 +295,10 @@ def test_what_is_tried():
     candidates = few.sight(few.space()).candidates
     assert len(candidates) == 5
     assert candidates[0] == jpeg.quantisation("annexk", 30)
+    one = TrainJob("/in", "/out", ["texture"], lookahead="litert:small.tflite", lookahead_families=1).sight(space)
+    assert one.candidates == ahead.candidates[:2]
+    none = TrainJob("/in", "/out", ["texture"], lookahead="litert:small.tflite", lookahead_families=0).sight(space)
+    assert (none.lookahead, none.candidates) == ("litert:small.tflite", ())
     assert TrainJob("/in", "/out", ["texture"], asking=Asking(cache="/c")).transform(space, Sight()).cache == "/c"
 
 

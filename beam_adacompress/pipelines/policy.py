@@ -190,7 +190,8 @@ def shown(loaded: PolicyArtefact, version: str) -> Iterator[str]:
     yield _line("encoder", ", ".join(f"{name} {value}" for name, value in loaded.encoder.items()))
     looks = [f"{len(NAMES)} features of the image"]
     if sight.lookahead is not None:
-        looks.append(f"what {sight.lookahead} says of it and of {len(sight.candidates)} encodings")
+        encodings = f" and of {len(sight.candidates)} encodings" if sight.candidates else ""
+        looks.append(f"what {sight.lookahead} says of it{encodings}")
     if sight.embedding is not None:
         looks.append(f"what {sight.embedding} makes of it")
     yield _line("looks at", f"{', '.join(looks)}; {loaded.agent.looks_at} numbers in all")

@@ -30,7 +30,7 @@ from beam_adacompress.trials import Configuration
 # Each family takes as many calls for an image as there are qualities; the other two are for whoever names them.
 FAMILIES = LEARNABLE
 CANDIDATES = (0, 2)  # indices of the qualities at which a lookahead is shown each family; 5 and 11, if nothing is said
-MOST_FAMILIES = 5  # that it is shown
+SHOWN_FAMILIES = 5  # if there are as many
 BY_QUALITY = ("replay", "record")  # backends that know images by their quality alone
 _MEASURED = ("subsampling", "optimize", "progressive", "align")  # of jpeg.Settings: what the bytes of a trial depend on
 
@@ -49,6 +49,8 @@ class TrainJob:
       tables: names of families, or paths of their files; None for FAMILIES. Of the agent `agreement`, as `qualities`.
       qualities: ascending; None for LADDER.
       lookahead, embedding: as for `lookahead.Sight`.
+      lookahead_families: how many families the lookahead is shown, each at two qualities; with 0 it sees the original
+        alone.
       subsampling, optimize, progressive, align, max_pixels: as for `jpeg.Settings`.
       overwrite: replace a policy that is there.
       max_failures: the largest share of images without an answer with which the job still succeeds; None for any.
@@ -73,6 +75,7 @@ class TrainJob:
     tables: Optional[Sequence[str]] = None
     qualities: Optional[Sequence[int]] = None
     lookahead: Optional[str] = None
+    lookahead_families: int = SHOWN_FAMILIES
     embedding: Optional[str] = None
     subsampling: str = jpeg.Settings.subsampling
     optimize: bool = jpeg.Settings.optimize
@@ -94,6 +97,10 @@ class TrainJob:
                         f"{name} is of the agent {AgreementAgent.kind}: {how.agent} has the published actions, "
                         f"qualities {', '.join(map(str, dqn.QUALITIES))} of the standard tables"
                     )
+        if self.lookahead_families < 0:
+            raise ValueError(f"lookahead_families must be at least 0, got {self.lookahead_families}")
+        if self.lookahead is None and self.lookahead_families != SHOWN_FAMILIES:
+            raise ValueError("lookahead_families is about a lookahead: give lookahead=NETWORK too")
         for reference in self._families:
             check_action(reference, 50)
         self.copies()
@@ -165,7 +172,7 @@ class TrainJob:
     def sight(self, space: ActionSpace) -> Sight:
         """What is looked at; without the versions of its networks."""
         count = len(space.qualities)
-        families = range(min(MOST_FAMILIES, len(space.families))) if self.lookahead is not None else ()
+        families = range(min(self.lookahead_families, len(space.families))) if self.lookahead is not None else ()
         places = sorted({min(at, count - 1) for at in CANDIDATES})
         shown = [space.quantisation(family * count + at) for family in families for at in places]
         return Sight(self.lookahead, tuple(dict.fromkeys(shown)), self.embedding)
@@ -231,6 +238,14 @@ class TrainOptions:
             metavar="NETWORK",
             help="litert:small.tflite: a small network in the worker; what it says of the original and of a few "
             "encodings is looked at, too (not given: none)",
+        )
+        add(
+            "--lookahead-families",
+            type=int,
+            default=TrainJob.lookahead_families,
+            metavar="NUMBER",
+            help="how many families the lookahead is shown, each at two qualities; with 0 it sees the original alone, "
+            "which takes one answer of it an image in the place of eleven",
         )
         add(
             "--embedding",

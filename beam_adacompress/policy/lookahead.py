@@ -28,7 +28,7 @@ from beam_adacompress.jpeg.tables import Quantisation
 from beam_adacompress.policy.features import NAMES, Floats, features
 
 _PLAIN = jpeg.Settings(optimize=False, progressive=False)  # the same pixels as the optimised file, sooner
-OF_ORIGINAL = 4  # numbers
+_OF_ORIGINAL = 4
 _OF_CANDIDATE = 4
 
 Look = Callable[[jpeg.Source, jpeg.Picture], Floats]
@@ -40,12 +40,12 @@ class Sight:
 
     Args:
       lookahead: URI of a network in the worker that looks at the original and at the candidates; None for none.
-      candidates: pairs of tables.
+      candidates: pairs of tables; without any it looks at the original alone.
       embedding: URI of a network in the worker whose raw output joins the features; None for none.
       versions: of these networks, as they were when the policy was trained; empty before.
 
     Raises:
-      ValueError: a URI is of no backend that runs a network here, there is a lookahead without candidates, or not one
+      ValueError: a URI is of no backend that runs a network here, there are candidates without a lookahead, or not one
         version for each network.
     """
 
@@ -59,8 +59,8 @@ class Sight:
             uri = getattr(self, what)
             if uri is not None and not isinstance(backend_of(uri), Network):
                 raise ValueError(f"{what} is a network in the worker, such as litert:small.tflite, got {uri!r}")
-        if (self.lookahead is not None) != bool(self.candidates):
-            raise ValueError("lookahead needs a network and candidates to show it, and one of them is missing")
+        if self.lookahead is None and self.candidates:
+            raise ValueError("there are candidates and no lookahead to show them to: give its network")
         if self.versions and len(self.versions) != len(self.networks):
             raise ValueError(f"there are {len(self.networks)} networks, and {len(self.versions)} versions of them")
 
@@ -94,7 +94,7 @@ class Sight:
         Raises:
           ValueError: it takes another number.
         """
-        least = len(NAMES) + (0 if self.lookahead is None else OF_ORIGINAL + _OF_CANDIDATE * len(self.candidates))
+        least = len(NAMES) + (0 if self.lookahead is None else _OF_ORIGINAL + _OF_CANDIDATE * len(self.candidates))
         if numbers < least or (self.embedding is None and numbers != least):
             raise ValueError(f"the model looks at {numbers} features, and there are {least}")
 
@@ -163,7 +163,7 @@ def ahead(network: Backend, data: bytes, picture: jpeg.Picture, candidates: Sequ
     scores = np.array([label.score for label in reference], np.float64)  # in which no share becomes 0
     second = float(scores[1]) if len(scores) > 1 else 0.0
     shares = scores / scores.sum()
-    found[:OF_ORIGINAL] = scores[0], second, scores[0] - second, -float(np.sum(shares * np.log(shares)))
+    found[:_OF_ORIGINAL] = scores[0], second, scores[0] - second, -float(np.sum(shares * np.log(shares)))
     for index, answer in enumerate(answers[1:], start=1):
         if answer:
             left = next((label.score for label in answer if label.name == reference[0].name), 0.0)
