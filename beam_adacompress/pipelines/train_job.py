@@ -271,7 +271,7 @@ class TrainOptions:
         for name, help_text in (
             ("optimize", "standard Huffman tables"),
             ("progressive", "one scan"),
-            ("align", "steps of the tables alone"),
+            ("align", "the steps of the tables alone"),
         ):
             help_text += ": as the encoder that the policy is for"
             add(f"--no-{name}", dest=name, action="store_false", default=True, help=help_text)

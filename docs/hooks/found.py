@@ -135,6 +135,47 @@ def without_policy() -> str:
     return "\n".join(table([*head, "oracle: of quality 75"], rows))
 
 
+def alignment() -> str:
+    """What aligned steps are worth on photographs that were saved coarsely."""
+    form = re.compile(
+        rf"^    (\S+) +at 0\.97: {_INTERVAL} +at 0\.99: {_INTERVAL} +at quality 90: {_NUMBER} of the bytes, agreement "
+        rf"{_NUMBER} and {_NUMBER}$"
+    )
+    rows, network, coarse = [], "", False
+    for line in read("alignment.txt"):
+        network = line if line in NETWORKS else network
+        if line.startswith("  saved with"):
+            coarse = "coarse" in line
+        elif coarse and (match := form.match(line)):
+            family, *texts = match.groups()
+            ratios = (
+                f"{rounded(mean)} ({rounded(low)} to {rounded(high)})" for mean, low, high in (texts[:3], texts[3:6])
+            )
+            rows.append([NETWORKS[network], f"`{family}`", *ratios, texts[6], texts[7], texts[8]])
+    assert rows, "no alignment"
+    head = ["network", "tables", "at 0.97", "at 0.99", "at quality 90", "agreement there", "without"]
+    return "\n".join(table(head, rows))
+
+
+def looks() -> str:
+    """What one look at the original is worth, of a stand-in and of the network itself."""
+    form = re.compile(rf"^  (stand-in|itself) +all +\d+ images +at 0\.97: {_INTERVAL}.*?at 0\.99: {_INTERVAL}")
+    found: dict[str, dict[str, list[str]]] = {network: {} for network in NETWORKS}
+    for network, line in by_network("rate_agreement.txt", "one look"):
+        if match := form.match(line):
+            who, *texts = match.groups()
+            found[network][who] = [
+                f"{rounded(mean)} ({rounded(low)} to {rounded(high)})" for mean, low, high in (texts[:3], texts[3:])
+            ]
+    assert all(found.values()), "not every network was looked through"
+    rows = [
+        [NETWORKS[network], *(cell for who in ("stand-in", "itself") for cell in cells.get(who, ["", ""]))]
+        for network, cells in found.items()
+    ]
+    head = ["network", "a stand-in's, at 0.97", "at 0.99", "its own, at 0.97", "at 0.99"]
+    return "\n".join(table(head, rows))
+
+
 def promise() -> str:
     """How often a promise was kept."""
     form = re.compile(
@@ -404,6 +445,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "all-together": all_together,
     "single-sets": single_sets,
     "with-copies": with_copies,
+    "alignment": alignment,
+    "looks": looks,
     "without-policy": without_policy,
     "promise": promise,
     "verified": verified,
