@@ -19,7 +19,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from rate_agreement import FAMILIES, SAVING, TARGETS, Table, said, table
+from judgements import FAMILIES, SAVING, Table, table
+from rate_agreement import TARGETS, said
 
 from beam_adacompress.pipelines import local
 from beam_adacompress.policy import judging

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from rate_agreement import answers
+from judgements import answers
 
 from beam_adacompress.jpeg.tables import LEARNABLE
 from beam_adacompress.pipelines.train_job import TrainJob

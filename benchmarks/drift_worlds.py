@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from judgements import FAMILIES, SAVING, answers
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from rate_agreement import FAMILIES, SAVING, answers
 from scipy.stats import t
 
 from beam_adacompress.drift import Level, Rates, make

@@ -133,11 +133,12 @@ class CodedPicture(Picture):
         if not settings.align:
             return tables
         coded = self._coded
-        luma, chroma = aligned(tables.luma, coded.steps(0)), tables.chroma
+        made = tables._replace(luma=aligned(tables.luma, coded.steps(0)))
         # Chrominance that is resampled is no multiple of its steps any more.
-        if not self.is_gray and coded.ratios == RATIOS[settings.subsampling] and coded.steps(1) == coded.steps(2):
-            chroma = aligned(chroma, coded.steps(1))
-        return tables._replace(luma=luma, chroma=chroma)
+        if self.is_gray or coded.ratios != RATIOS[settings.subsampling]:
+            return made
+        blue, red = coded.steps(1), coded.steps(2)
+        return made._replace(chroma=aligned(tables.chroma, blue)) if blue == red else made
 
     def encode(self, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
         written = self._coded.write(_writing(self.aligned(tables, settings), settings, header))

@@ -9,6 +9,7 @@ CACHE/trials/BACKEND-VERSION/ab/abcdef....json    all that is known of one image
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import uuid
@@ -267,6 +268,7 @@ class _Known:
         return files.join(self._folder, sha256[:2], f"{sha256}.json")
 
 
+@functools.lru_cache(maxsize=4096)  # most images use the same tables
 def _digest(used: Configuration, settings: jpeg.Settings) -> str:
     engine = native.resolved(settings.engine)
     coding = (settings.subsampling, settings.optimize, settings.progressive, engine, native.CODER)

@@ -57,6 +57,11 @@ def rounded(number: str) -> str:
     return str(Decimal(number).quantize(Decimal("0.01"), ROUND_HALF_UP))
 
 
+def interval(mean: str, low: str, high: str) -> str:
+    """A mean and its interval."""
+    return f"{rounded(mean)} ({rounded(low)} to {rounded(high)})"
+
+
 class Ratio:
     """Bytes relative to those of the fixed quality with the same agreement.
 
@@ -71,7 +76,7 @@ class Ratio:
 
     def __str__(self) -> str:
         missed = f", **missed** {self.goal}" if self.missed else ""
-        return f"{rounded(self.mean)} ({rounded(self.low)} to {rounded(self.high)}){missed}"
+        return f"{interval(self.mean, self.low, self.high)}{missed}"
 
 
 def policies(name: str = "rate_agreement.txt") -> dict[tuple[str, str, str], tuple[Ratio, Ratio]]:
@@ -148,10 +153,7 @@ def alignment() -> str:
             coarse = "coarse" in line
         elif coarse and (match := form.match(line)):
             family, *texts = match.groups()
-            ratios = (
-                f"{rounded(mean)} ({rounded(low)} to {rounded(high)})" for mean, low, high in (texts[:3], texts[3:6])
-            )
-            rows.append([NETWORKS[network], f"`{family}`", *ratios, texts[6], texts[7], texts[8]])
+            rows.append([NETWORKS[network], f"`{family}`", interval(*texts[:3]), interval(*texts[3:6]), *texts[6:]])
     assert rows, "no alignment"
     head = ["network", "tables", "at 0.97", "at 0.99", "at quality 90", "agreement there", "without"]
     return "\n".join(table(head, rows))
@@ -164,9 +166,7 @@ def looks() -> str:
     for network, line in by_network("rate_agreement.txt", "one look"):
         if match := form.match(line):
             who, *texts = match.groups()
-            found[network][who] = [
-                f"{rounded(mean)} ({rounded(low)} to {rounded(high)})" for mean, low, high in (texts[:3], texts[3:])
-            ]
+            found[network][who] = [interval(*texts[:3]), interval(*texts[3:])]
     assert all(found.values()), "not every network was looked through"
     rows = [
         [NETWORKS[network], *(cell for who in ("stand-in", "itself") for cell in cells.get(who, ["", ""]))]
@@ -416,7 +416,7 @@ def in_short() -> str:
     assert memory is not None, "throughput.txt is of another form"
     size, calls = (column(verified(), place, "all families") for place in (4, 5))
     agreed = f"{size} of quality 75's, {calls} calls an image"
-    speed = f"{rounded(ratio[1])} ({rounded(ratio[2])} to {rounded(ratio[3])}) of a bare Pillow loop's"
+    speed = f"{interval(ratio[1], ratio[2], ratio[3])} of a bare Pillow loop's"
     fixed = "of the fixed quality's bytes"
     rows = [
         [
