@@ -205,7 +205,7 @@ def test_all_cores_are_the_default(monkeypatch):
     runner, workers = choose()
     assert isinstance(runner.runner, local.FnApiRunner)
     assert (runner.is_local, workers) == (True, 5)
-    assert runner.runner._default_environment.command_string.endswith("-m beam_adacompress.pipelines.local_worker")
+    assert runner.runner._default_environment.command_string == f"exec {local.worker_command()}"
 
 
 def test_the_number_of_workers_can_be_stated(monkeypatch):

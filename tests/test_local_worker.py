@@ -8,8 +8,11 @@ import threading
 import time
 
 import pytest
+from conftest import encoded, manifest_rows, picture
 
 from beam_adacompress.pipelines import local, local_worker
+
+COMMAND = "from beam_adacompress.pipelines import cli; sys.exit(cli.main(['compress', *sys.argv[1:]]))"
 
 
 class Ended(BaseException):
@@ -41,6 +44,26 @@ def test_a_worker_ends_at_once_when_there_is_no_more_work(endings, monkeypatch):
     with pytest.raises(Ended, match="0"):
         local_worker.main()
     assert worked == [sys.argv]
+
+
+def test_a_worker_imports_what_its_command_imports(tmp_path):
+    # The current folder has a package of the same name, as a checkout has beside an installed one.
+    (tmp_path / "here" / "beam_adacompress").mkdir(parents=True)
+    (tmp_path / "here" / "beam_adacompress" / "__init__.py").write_text("raise AssertionError('the wrong package')")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(encoded(picture(400, 300)))
+    launch = f"import sys; sys.path[:] = {[each for each in sys.path if each]!r}; {COMMAND}"
+    given = ["--input", str(tmp_path / "images"), "--output", str(tmp_path / "out"), "--direct_num_workers=2"]
+    done = subprocess.run(
+        [sys.executable, "-c", launch, *given],
+        cwd=tmp_path / "here",
+        env={name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row.status for row in manifest_rows(tmp_path / "out").values()] == ["compressed"]
 
 
 def test_the_stages_of_a_job_that_never_ends_may_warn(monkeypatch):

@@ -24,6 +24,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from beam_adacompress.pipelines import local_worker
 from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, QUIET_VARIABLE
 from beam_adacompress.pipelines.options import UsageError
 from beam_adacompress.pipelines.results import tell
@@ -68,8 +69,17 @@ def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
     if "--direct_running_mode" in stated or direct.direct_num_workers == 1:
         return Runner(FnApiRunner(), True)
     os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
-    command = shlex.join([sys.executable, "-m", "beam_adacompress.pipelines.local_worker"])
-    return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {command}")), True)
+    return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {worker_command()}")), True)
+
+
+def worker_command() -> str:
+    """A shell's command for a worker that imports what this process imports, from where this process does.
+
+    `python -m` would look into the current folder first: inside a checkout that is another package than the installed
+    one, and has no native core.
+    """
+    starts = f"import sys; sys.path[:] = {sys.path!r}; from {local_worker.__name__} import main; main()"
+    return shlex.join([sys.executable, "-c", starts])
 
 
 def run_to_end(pipeline: beam.Pipeline, options: PipelineOptions, watching: AbstractContextManager[Any]) -> Any:

@@ -1,6 +1,6 @@
 """A worker process of a local run: Beam's own, but it ends with its command, and ends at once.
 
-python -m beam_adacompress.pipelines.local_worker
+`local.worker_command` starts it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,3 @@ def _end_with(launcher: int) -> None:
         except ProcessLookupError:
             os._exit(1)
         time.sleep(LOOK_SECONDS)
-
-
-if __name__ == "__main__":
-    main()
