@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import struct
 
+import apache_beam as beam
 import numpy as np
 import pytest
-from backends import Texture
+from apache_beam.testing.test_pipeline import TestPipeline
+from apache_beam.testing.util import assert_that, equal_to
+from backends import Sizes, Texture
 from conftest import encoded, picture
 from test_native import blocks_of, opened, with_tables
+from test_native_write import random_picture
 from test_trials import calls, run
 
-from beam_adacompress import EncodedImage, jpeg
+from beam_adacompress import ChooseQuality, EncodedImage, jpeg
 from beam_adacompress.jpeg import native
 from beam_adacompress.jpeg.tables import Quantisation, aligned
 from beam_adacompress.policy.policies import Serving
@@ -154,6 +160,36 @@ def test_a_file_is_asked_about_once_however_many_actions_it_is_of(tmp_path):
     assert again.sizes[:4] == trial.sizes
     assert again.sizes[4] == trial.sizes[0]
     assert again.sizes[5:] == [len(shown(source).encode(each.tables, jpeg.Settings(align=False))) for each in bare[1:]]
+
+
+@dataclasses.dataclass
+class Forgetful(Sizes):
+    """Its answers depend on more than the bytes, so that each question is a call; it writes them down."""
+
+    path: str = ""
+
+    @property
+    def terms(self):
+        return dataclasses.replace(super().terms, cacheable=False)
+
+    def label(self, images, timeout):
+        with open(self.path, "a") as file:
+            file.writelines(f"{hashlib.sha256(image.data).hexdigest()}\n" for image in images)
+        return super().label(images, timeout)
+
+
+@needs_the_core
+@pytest.mark.parametrize("proposal", [{"quality": 15}, {}], ids=["ladder", "policy"])
+def test_verified_choice_asks_about_a_file_once_however_many_actions_it_is_of(tmp_path, proposal):
+    coarse = jpeg.quantisation("annexk", 15)
+    image = with_tables(random_picture(320, 240), coarse.luma, coarse.chroma, subsampling="4:2:0", comment=bytes(30000))
+    backend = Forgetful(limit=len(image), path=str(tmp_path / "asked"))  # agrees with the original alone
+    with TestPipeline() as p:
+        rows = p | beam.Create([EncodedImage("a", image)]).with_output_types(EncodedImage)
+        found = rows | ChooseQuality(**proposal, verify=backend)
+        assert_that(found.images | beam.Map(lambda row: row.choice.tables), equal_to(["original"]))
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == len(set(asked)) >= 2
 
 
 def test_a_promise_holds_for_the_steps_that_it_was_calibrated_with():

@@ -92,6 +92,15 @@ def test_corrections_are_averaged_geometrically():
     assert backend.asked == [2, 0, 1]
 
 
+def test_of_actions_that_come_to_one_file_one_is_asked_about():
+    backend = Backend(agrees={1, 2})
+    assert cheapest(TINY, PREDICTED, 1000, backend, most=3, files=np.array([7, 7, 2])) == Found(1, 2)
+    assert backend.asked == [2, 1]
+    # It is as with three files, but for the last question.
+    assert cheapest(TINY, PREDICTED, 1000, backend, most=3, files=np.arange(3)) == Found(1, 3)
+    assert backend.asked[2:] == [2, 1, 0]
+
+
 def test_what_would_not_be_smaller_costs_nothing_and_says_nothing():
     # Chances (0.583, 0.849, 0.417) times savings (800, 600, 400): 466, 509, 167. Had the second one disagreed, the last
     # image would outweigh the others, and the third action would be next.

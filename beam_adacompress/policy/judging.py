@@ -93,6 +93,8 @@ class Searched(NamedTuple):
 def searched(agent: AgreementAgent, outcomes: Outcomes, families: int) -> Searched:
     """Verified choice as the transform makes it, with the table's answers in the place of the backend's.
 
+    Actions of the same bytes and answers are taken for one file, see `jpeg.Settings.align`.
+
     Args:
       agent: that guides it; it has to remember other images.
       outcomes: as `written` gives them.
@@ -102,7 +104,10 @@ def searched(agent: AgreementAgent, outcomes: Outcomes, families: int) -> Search
     assert recollection is not None, "the agent remembers no images"
     predicted = agent.learned.predict(outcomes.features.astype(np.float32)).size.astype(np.float64)
     found = []
-    for sizes, agreement, guesses, original in zip(outcomes.sizes, outcomes.agreement, predicted, outcomes.bytes_in):
+    each_action = np.stack([outcomes.sizes, outcomes.agreement, outcomes.strict], axis=-1)
+    for sizes, agreement, guesses, original, files in zip(
+        outcomes.sizes, outcomes.agreement, predicted, outcomes.bytes_in, map(_files, each_action)
+    ):
 
         def ask(
             action: int, sizes: Floats = sizes, agreement: Floats = agreement, original: float = float(original)
@@ -110,9 +115,15 @@ def searched(agent: AgreementAgent, outcomes: Outcomes, families: int) -> Search
             size = float(sizes[action])
             return search.Answer(None if size >= original else bool(agreement[action]), size)
 
-        found.append(search.cheapest(recollection, guesses, float(original), ask, len(sizes), search.worth(families)))
+        least_saving = search.worth(families)
+        found.append(search.cheapest(recollection, guesses, float(original), ask, len(sizes), least_saving, files))
     action = [ORIGINAL_ACTION if each.action is None else each.action for each in found]
     return Searched(np.array(action, np.intp), np.array([1.0 + each.asked for each in found]))
+
+
+def _files(of_actions: Floats) -> NDArray[np.intp]:
+    """A number for each action, the same for those of the same bytes and answers, `(actions, 3)`."""
+    return np.unique(of_actions, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def verified(name: str, outcomes: Outcomes, choice: Searched, asked: bool = True) -> Strategy:

@@ -91,6 +91,7 @@ def cheapest(
     ask: Callable[[int], Answer],
     most: int,
     least_saving: float = WORTH,
+    files: Optional[NDArray[np.intp]] = None,
 ) -> Found:
     """Searches the cheapest action that agrees.
 
@@ -102,6 +103,8 @@ def cheapest(
       ask: asks the backend about an action.
       most: actions that are asked about at most, as long as one has agreed; before that, all are tried.
       least_saving: expected savings below this share of the bytes so far are not worth a call.
+      files: a number for each action, the same for those that come to the same file: one of them is asked about,
+        `(actions,)`; None where all are different.
     """
     assert predicted.shape == recollection.answers.shape[1:], (predicted.shape, recollection.answers.shape)
     weights = recollection.typical
@@ -114,7 +117,7 @@ def cheapest(
         action = int(np.argmax(expected))
         if expected[action] <= (0 if best is None else least_saving * least):
             break
-        left[action] = False
+        left[action if files is None else files == files[action]] = False
         answer = ask(action)
         off.append(math.log(answer.size / predicted[action]))
         if answer.agrees is None:

@@ -18,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Optional, Union
 
 import apache_beam as beam
+import numpy as np
+from numpy.typing import NDArray
 
 from beam_adacompress import jpeg, reward
 from beam_adacompress.backends import BackendError, Labels, Query, contract
@@ -25,7 +27,7 @@ from beam_adacompress.backends.client import Client
 from beam_adacompress.backends.manners import Answered
 from beam_adacompress.errors import AdaCompressError, ImageError
 from beam_adacompress.jpeg.codec import encode_file, is_worth_it, obstacle_of
-from beam_adacompress.jpeg.tables import ANNEXK, ORIGINAL, quantisation
+from beam_adacompress.jpeg.tables import ANNEXK, ORIGINAL, Quantisation, quantisation
 from beam_adacompress.policy import search
 from beam_adacompress.policy import verify as ladder
 from beam_adacompress.policy.agent import Array
@@ -173,6 +175,7 @@ class _Proposed(NamedTuple):
             ask,
             most=len(actions),
             least_saving=search.worth(len(actions) // qualities),
+            files=asking.files(actions),
         )
         return None if found.action is None else actions[found.action]
 
@@ -185,7 +188,7 @@ def _proposed(proposal: Union[Choice, Onlooker], opened: jpeg.Source, picture: j
 
 
 class _Asking:
-    """Asks backends about one image under an action, each action once."""
+    """Asks backends about one image under an action, once about each file."""
 
     def __init__(
         self, image: _OneImage, clients: Sequence[Client], top: int, asked: list[tuple[Client, Answered]]
@@ -194,7 +197,7 @@ class _Asking:
         self._clients = clients
         self._top = top
         self._asked = asked
-        self._known: dict[tuple[str, int], bool] = {}
+        self._known: dict[Quantisation, bool] = {}
         self._references = []
         for client in clients:
             if (error := client.terms.too_many_pixels(image.opened.width, image.opened.height)) is not None:
@@ -217,15 +220,21 @@ class _Asking:
         """Whether that would take the place of the original."""
         return self._image.at(tables, quality) is not None
 
+    def files(self, actions: Sequence[tuple[str, int]]) -> NDArray[np.intp]:
+        """A number for each action, the same for those that come to the same file, `(actions,)`."""
+        first: dict[Quantisation, int] = {}
+        return np.array([first.setdefault(self._image.used(*each), len(first)) for each in actions], np.intp)
+
     def agrees(self, tables: str, quality: int) -> bool:
         """Whether all backends agree; where the original would be kept, they do."""
-        if (tables, quality) not in self._known:
+        used = self._image.used(tables, quality)
+        if used not in self._known:
             query = self._image.at(tables, quality)
-            self._known[tables, quality] = query is None or all(
+            self._known[used] = query is None or all(
                 reward.agreement(reference, self._labels(client, query), self._top)
                 for client, reference in zip(self._clients, self._references)
             )
-        return self._known[tables, quality]
+        return self._known[used]
 
     def _labels(self, client: Client, query: Query) -> Labels:
         self._asked.append((client, client.ask(query).result()))
@@ -250,6 +259,10 @@ class _OneImage:
         self._version = version
         self._settings = settings
         self._last: Optional[tuple[str, int, bytes]] = None
+
+    def used(self, tables: str, quality: int) -> Quantisation:
+        """The tables that an action's file has: with some steps of the image's own, so that several may share one."""
+        return self._picture.aligned(quantisation(tables, quality, files.read), self._settings)
 
     def encoded(self, tables: str, quality: int) -> bytes:
         """The file of an action; the last one is kept."""
