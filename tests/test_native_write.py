@@ -124,10 +124,27 @@ def test_plain_files_have_the_codes_of_the_standard(mode):
 def test_scans_are_as_many_as_pay():
     # Of a scan: how many components, which, then the coefficients, and the bits that are left out.
     few = segments(written(encoded(picture()), jpeg.quantisation("annexk", 20)), 0xDA)
-    assert [(each[0], *each[-3:]) for each in few] == [(3, 0, 0, 0), *[(1, 1, 63, 0)] * 3]
+    assert [(each[0], *each[-3:]) for each in few] == [(1, 0, 0, 0), (2, 0, 0, 0), *[(1, 1, 63, 0)] * 3]
     noise = random_picture(240, 240, "L")
     many = segments(written(encoded(noise, quality=95), jpeg.quantisation("annexk", 95)), 0xDA)
     assert [tuple(each[-3:]) for each in many] == [(0, 0, 0), (1, 8, 1), (9, 63, 1), (1, 63, 0x10)]
+
+
+def toned(blue, red):
+    """Noise in the two chrominances, of two deviations."""
+    random = np.random.default_rng(0)
+    levels = np.stack([random.normal(128, each, (320, 320)) for each in (10, blue, red)], -1)
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8), "YCbCr").convert("RGB")
+
+
+def test_chrominances_that_are_alike_share_their_codes():
+    alike, unlike = (
+        written(encoded(each, quality=95, subsampling=0), jpeg.quantisation("annexk", 35))
+        for each in (toned(25, 25), toned(60, 15))
+    )
+    assert [len(segments(each, 0xDA)) for each in (alike, unlike)] == [5, 5]
+    assert [len(codes(each)) for each in (alike, unlike)] == [4, 5]  # of DC twice, of luminance, and of chrominance
+    assert [(each[0], each[1]) for each in segments(alike, 0xDA)[-2:]] == [(1, 2), (1, 3)]
 
 
 def test_few_coefficients_take_fewer_bytes_than_in_pillow_s_scans():

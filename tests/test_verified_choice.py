@@ -60,7 +60,7 @@ def check(transform, expected, failures=(), images=(IMAGE,)):
 
 def test_the_cheapest_that_agrees_is_chosen():
     # Sizes sees `large` in the original, and in whatever has as many bytes as its limit.
-    for quality in (5, 15, 45):
+    for quality in (5, 15, 26):
         backend = Sizes(limit=sizes()[quality])
         check(
             ChooseQuality(35, verify=backend),

@@ -24,7 +24,7 @@ NATIVE: Final = "native"
 PILLOW: Final = "pillow"
 ENGINES = (AUTO, NATIVE, PILLOW)
 
-CODER: Final = 2  # of files: to be raised with every change that makes others of the same coefficients
+CODER: Final = 3  # of files: to be raised with every change that makes others of the same coefficients
 
 MAX_SCANS = 256  # of a progressive file; encoders make about ten, and each costs as much as the image is large
 

@@ -109,15 +109,16 @@ AJ_INLINE void add_all(sink *to, int code, uint64_t which, const int16_t *values
 #define MOST_OF_A_UNIT (AJ_MOST_BLOCKS * (AJ_BLOCK + 1)) /* symbols */
 
 /* Blocks come in units, of all components. Those beyond the edge are made up: as their DC coefficient, the one before. */
-AJ_INLINE void add_unit(sink *to, const aj_quantised *components, int count, int row, int unit, int only_dc, int before[3])
+AJ_INLINE void add_unit(sink *to, const aj_quantised *components, aj_group group, int row, int unit, int only_dc, int before[3])
 {
     int i, y, x;
 
-    for (i = 0; i < count; i++) {
+    for (i = group.first; i < group.first + group.count; i++) {
         const aj_quantised *q = &components[i];
         int dc = i == 0 ? AJ_Y_DC : AJ_C_DC, ac = i == 0 ? AJ_Y_AC : AJ_C_AC;
-        for (y = row * q->high; y < (row + 1) * q->high; y++)
-            for (x = unit * q->wide; x < (unit + 1) * q->wide; x++) {
+        int high = aj_high(q, group), wide = aj_wide(q, group);
+        for (y = row * high; y < (row + 1) * high; y++)
+            for (x = unit * wide; x < (unit + 1) * wide; x++) {
                 int real = y < q->rows && x < q->columns;
                 size_t block = real ? (size_t)y * (size_t)q->columns + (size_t)x : 0;
                 add_dc(to, dc, real ? q->dc[block] : before[i], &before[i]);
@@ -127,35 +128,39 @@ AJ_INLINE void add_unit(sink *to, const aj_quantised *components, int count, int
     }
 }
 
-static int units_of(const aj_quantised *first)
+static int units_of(const aj_quantised *components, aj_group group)
 {
-    return (first->columns + first->wide - 1) / first->wide;
+    const aj_quantised *first = &components[group.first];
+    int wide = aj_wide(first, group);
+
+    return (first->columns + wide - 1) / wide;
 }
 
-AJ_CLONES int aj_scan_row(const aj_quantised *components, int count, int row, int only_dc, int before[3], aj_symbols *s)
+AJ_CLONES int aj_scan_row(const aj_quantised *components, aj_group group, int row, int only_dc, int before[3],
+                          aj_symbols *s)
 {
-    int units = units_of(components), unit;
+    int units = units_of(components, group), unit;
 
     for (unit = 0; unit < units; unit++) {
         sink to = opened(s, MOST_OF_A_UNIT);
         if (to.next == NULL)
             return 0;
-        add_unit(&to, components, count, row, unit, only_dc, before);
+        add_unit(&to, components, group, row, unit, only_dc, before);
         closed(s, to);
     }
     return 1;
 }
 
-AJ_CLONES int aj_put_row(const aj_quantised *components, int count, int row, int before[3],
+AJ_CLONES int aj_put_row(const aj_quantised *components, aj_group group, int row, int before[3],
                          const aj_code codes[AJ_CODES], aj_file *file)
 {
-    int units = units_of(components), unit;
+    int units = units_of(components, group), unit;
 
     for (unit = 0; unit < units; unit++) {
         sink to = {.codes = codes, .bytes = aj_room(file, MOST_OF_A_UNIT), .bits = file->bits, .held = file->held};
         if (to.bytes == NULL)
             return 0;
-        add_unit(&to, components, count, row, unit, 0, before);
+        add_unit(&to, components, group, row, unit, 0, before);
         file->size = (size_t)(to.bytes - file->bytes);
         file->bits = to.bits;
         file->held = to.held;

@@ -8,8 +8,9 @@
 
 /* A scan, and what it is to be written with. */
 typedef struct {
-    int first, count;          /* components */
+    aj_group group;
     int from, to, before, now; /* coefficients, and how many of their lowest bits are left out */
+    int goes_on;               /* with the codes of the scan before */
     aj_symbols symbols;
     aj_code codes[AJ_CODES];
 } scan;
@@ -22,9 +23,9 @@ typedef struct {
 } writer;
 
 /* Makes it one without symbols of some components, whose memory it keeps. */
-static void clear(scan *s, int first, int count)
+static void clear(scan *s, aj_group group)
 {
-    *s = (scan){.first = first, .count = count, .symbols = s->symbols};
+    *s = (scan){.group = group, .symbols = s->symbols};
     aj_clear(&s->symbols);
 }
 
@@ -90,7 +91,7 @@ static int put_scan_header(aj_file *file, const scan *s)
 
     for (code = 0; code < AJ_RAW; code++) {
         const aj_code *c = &s->codes[code];
-        if (c->count == 0)
+        if (c->count == 0 || s->goes_on)
             continue;
         *to++ = (uint8_t)((code & 1) << 4 | code >> 1); /* AC or DC, and the slot */
         memcpy(to, c->lengths, sizeof c->lengths);
@@ -100,8 +101,8 @@ static int put_scan_header(aj_file *file, const scan *s)
     if (to > content && !put_segment(file, DHT, content, (size_t)(to - content)))
         return 0;
     to = content;
-    *to++ = (uint8_t)s->count;
-    for (i = s->first; i < s->first + s->count; i++) {
+    *to++ = (uint8_t)s->group.count;
+    for (i = s->group.first; i < s->group.first + s->group.count; i++) {
         *to++ = (uint8_t)(i + 1);
         *to++ = i == 0 ? 0 : (uint8_t)((s->from == 0) << 4 | (s->to > 0));
     }
@@ -128,40 +129,56 @@ static void make_codes(scan *s)
             }
 }
 
-static int rows_of(const writer *w)
+static aj_group all_of(const writer *w)
 {
-    return (w->components[0].rows + w->components[0].high - 1) / w->components[0].high;
+    return (aj_group){0, w->image->components};
+}
+
+static int rows_of(const writer *w, aj_group group)
+{
+    const aj_quantised *first = &w->components[group.first];
+    int high = aj_high(first, group);
+
+    return (first->rows + high - 1) / high;
 }
 
 /* All coefficients in one scan and the standard's codes. */
 static int put_plain(writer *w, scan *s)
 {
-    int before[3] = {0, 0, 0}, rows = rows_of(w), row, code;
+    int before[3] = {0, 0, 0}, rows = rows_of(w, all_of(w)), row, code;
 
-    clear(s, 0, w->image->components);
+    clear(s, all_of(w));
     s->to = AJ_BLOCK - 1;
-    for (code = 0; code < (s->count == 1 ? AJ_C_DC : AJ_RAW); code++)
+    for (code = 0; code < (s->group.count == 1 ? AJ_C_DC : AJ_RAW); code++)
         aj_standard_code(code, &s->codes[code]);
     if (!put_scan_header(&w->file, s))
         return 0;
     for (row = 0; row < rows; row++)
-        if (!aj_put_row(w->components, s->count, row, before, s->codes, &w->file))
+        if (!aj_put_row(w->components, s->group, row, before, s->codes, &w->file))
             return 0;
     return aj_end_scan(&w->file);
 }
 
-/* All coefficients, or DC ones, in one scan and codes that are made for it. */
-static int put_at_once(writer *w, int only_dc, scan *s)
+/* Coefficients 0..to, DC alone or all of them, in one scan and codes that are made for it. */
+static int put_at_once(writer *w, aj_group group, int to, scan *s)
 {
-    int before[3] = {0, 0, 0}, rows = rows_of(w), row;
+    int before[3] = {0, 0, 0}, rows = rows_of(w, group), row;
 
-    clear(s, 0, w->image->components);
-    s->to = only_dc ? 0 : AJ_BLOCK - 1;
+    clear(s, group);
+    s->to = to;
     for (row = 0; row < rows; row++)
-        if (!aj_scan_row(w->components, s->count, row, only_dc, before, &s->symbols))
+        if (!aj_scan_row(w->components, group, row, to == 0, before, &s->symbols))
             return 0;
     make_codes(s);
     return put_scan(&w->file, s);
+}
+
+/* Luminance by itself: each coefficient is told by the one to its left, and none is made up beyond the edge. */
+static int put_dc(writer *w, scan *s)
+{
+    static const aj_group luma = {0, 1}, chroma = {1, 2};
+
+    return put_at_once(w, luma, 0, s) && (w->image->components == 1 || put_at_once(w, chroma, 0, s));
 }
 
 #define MOST_SCANS 3
@@ -181,19 +198,42 @@ typedef struct {
 
 static const way ways[] = {
     {0, 3 * MANY, 1, {{1, 63, 0, 0}}},
-    {MANY / 6, 3 * MANY, 2, {{1, 8, 0, 0}, {9, 63, 0, 0}}},
-    {MANY, SIZE_MAX, 3, {{1, 8, 0, 1}, {9, 63, 0, 1}, {1, 63, 1, 0}}},
+    {MANY / 6, 3 * MANY, 2, {{1, 2, 0, 0}, {3, 63, 0, 0}}},
+    {MANY, 3 * MANY, 2, {{1, 8, 0, 0}, {9, 63, 0, 0}}},
+    {MANY / 3, SIZE_MAX, 2, {{1, 63, 0, 1}, {1, 63, 1, 0}}},
+    {2 * MANY, SIZE_MAX, 3, {{1, 8, 0, 1}, {9, 63, 0, 1}, {1, 63, 1, 0}}},
 };
 
-/* Makes the scans of a component, and tells what they come to. */
-static int divide(const aj_quantised *q, int component, const way *how, scan *scans, uint64_t *bytes)
-{
-    int i, code = component == 0 ? AJ_Y_AC : AJ_C_AC;
+#define MARKERS 10 /* bytes of a scan of one component */
+#define CODE 21    /* of one that is said, beside its symbols */
 
-    *bytes = 0;
+/* The AC coefficients of a component, divided. */
+typedef struct {
+    scan *scans;
+    int count;
+    uint64_t bytes;
+} division;
+
+static int code_of(int component)
+{
+    return component == 0 ? AJ_Y_AC : AJ_C_AC;
+}
+
+static uint64_t bytes_of(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
+{
+    return MARKERS + (aj_scan_bits(symbols, codes) + 7) / 8;
+}
+
+/* Makes the scans of a component, and tells what they come to. */
+static int divide(const aj_quantised *q, int component, const way *how, division *found)
+{
+    int i, code = code_of(component);
+
+    found->count = how->count;
+    found->bytes = 0;
     for (i = 0; i < how->count; i++) {
-        scan *s = &scans[i];
-        clear(s, component, 1);
+        scan *s = &found->scans[i];
+        clear(s, (aj_group){component, 1});
         s->from = how->scans[i].from;
         s->to = how->scans[i].to;
         s->before = how->scans[i].before;
@@ -202,52 +242,82 @@ static int divide(const aj_quantised *q, int component, const way *how, scan *sc
                             : aj_scan_first(q, code, s->from, s->to, s->now, &s->symbols)))
             return 0;
         make_codes(s);
-        *bytes += (aj_scan_bits(&s->symbols, s->codes) + 7) / 8 + (uint64_t)s->codes[code].count + 31; /* its markers */
+        found->bytes += bytes_of(&s->symbols, s->codes) + CODE + (uint64_t)s->codes[code].count;
     }
     return 1;
 }
 
-/* The AC coefficients of a component in the scans that are smallest; the room is for two ways. */
-static int put_ac(writer *w, int component, scan *scans)
+/* The AC coefficients of a component in the scans that are smallest. Those that it does not take change places. */
+static int divide_best(const aj_quantised *q, int component, division *best, division *spare)
 {
-    const aj_quantised *q = &w->components[component];
-    scan *best = scans, *other = scans + MOST_SCANS;
-    uint64_t fewest = UINT64_MAX, bytes;
     size_t each;
-    int i, count = 0;
 
+    best->bytes = UINT64_MAX;
     for (each = 0; each < sizeof ways / sizeof *ways; each++) {
         if (q->count < ways[each].least || q->count > ways[each].most)
             continue;
-        if (!divide(q, component, &ways[each], other, &bytes))
+        if (!divide(q, component, &ways[each], spare))
             return 0;
-        if (bytes < fewest) {
-            scan *worse = best;
-            best = other;
-            other = worse;
-            fewest = bytes;
-            count = ways[each].count;
+        if (spare->bytes < best->bytes) {
+            division worse = *best;
+            *best = *spare;
+            *spare = worse;
         }
     }
-    for (i = 0; i < count; i++)
-        if (!put_scan(&w->file, &best[i]))
-            return 0;
     return 1;
+}
+
+/* Two scans of chrominance take one code where that saves more than it costs. */
+static void share(scan *blue, scan *red)
+{
+    uint32_t seen[256];
+    const aj_code *mine = &blue->codes[AJ_C_AC], *its = &red->codes[AJ_C_AC];
+    aj_code codes[AJ_CODES] = {0}, *both = &codes[AJ_C_AC];
+    uint64_t apart = bytes_of(&blue->symbols, blue->codes) + bytes_of(&red->symbols, red->codes);
+    int i;
+
+    for (i = 0; i < 256; i++)
+        seen[i] = blue->symbols.seen[AJ_C_AC][i] + red->symbols.seen[AJ_C_AC][i];
+    aj_make_code(seen, both);
+    if (bytes_of(&blue->symbols, codes) + bytes_of(&red->symbols, codes) + (uint64_t)both->count >=
+        apart + CODE + (uint64_t)(mine->count + its->count))
+        return;
+    blue->codes[AJ_C_AC] = red->codes[AJ_C_AC] = *both;
+    red->goes_on = 1;
+}
+
+static int put_ac(writer *w, division *found)
+{
+    int i, done = 1, components = w->image->components;
+
+    for (i = 0; done && i < components; i++)
+        done = divide_best(&w->components[i], i, &found[i], &found[components]);
+    for (i = 0; done && i < found[0].count; i++)
+        done = put_scan(&w->file, &found[0].scans[i]);
+    if (components == 1)
+        return done;
+    for (i = 0; done && (i < found[1].count || i < found[2].count); i++) {
+        scan *blue = &found[1].scans[i], *red = &found[2].scans[i];
+        if (i < found[1].count && i < found[2].count)
+            share(blue, red);
+        done = (i >= found[1].count || put_scan(&w->file, blue)) && (i >= found[2].count || put_scan(&w->file, red));
+    }
+    return done;
 }
 
 static int put_scans(writer *w)
 {
-    scan *scans = calloc(2 * MOST_SCANS, sizeof *scans);
+    scan *scans = calloc(4 * MOST_SCANS, sizeof *scans);
+    division found[4];
     int i, done = scans != NULL;
 
-    if (done && w->encoding->progressive) {
-        done = put_at_once(w, 1, scans);
-        for (i = 0; done && i < w->image->components; i++)
-            done = put_ac(w, i, scans);
-    } else if (done) {
-        done = w->encoding->optimize ? put_at_once(w, 0, scans) : put_plain(w, scans);
-    }
-    for (i = 0; scans != NULL && i < 2 * MOST_SCANS; i++)
+    for (i = 0; i < 4; i++)
+        found[i] = (division){.scans = scans + i * MOST_SCANS};
+    if (done && w->encoding->progressive)
+        done = put_dc(w, scans) && put_ac(w, found);
+    else if (done)
+        done = w->encoding->optimize ? put_at_once(w, all_of(w), AJ_BLOCK - 1, scans) : put_plain(w, scans);
+    for (i = 0; scans != NULL && i < 4 * MOST_SCANS; i++)
         aj_release(&scans[i].symbols);
     free(scans);
     return done;

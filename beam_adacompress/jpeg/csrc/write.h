@@ -62,11 +62,28 @@ void aj_release(aj_symbols *symbols);
 
 #define AJ_MOST_BLOCKS 10 /* in a unit */
 
-/* The coefficients of one row of units, DC alone or all of them; `before`: the last DC ones, zeros for the first row. */
-int aj_scan_row(const aj_quantised *components, int count, int row, int only_dc, int before[3], aj_symbols *found);
+/* Components that share a scan. */
+typedef struct {
+    int first, count;
+} aj_group;
+
+/* Blocks of a component in a unit of such a scan. Where it is alone, and where both are chrominance, that is one. */
+AJ_INLINE int aj_high(const aj_quantised *q, aj_group group)
+{
+    return group.count > 1 ? q->high : 1;
+}
+
+AJ_INLINE int aj_wide(const aj_quantised *q, aj_group group)
+{
+    return group.count > 1 ? q->wide : 1;
+}
+
+/* The coefficients of one row of units, DC alone or all of them; `before`: the last DC ones of the three components,
+ * zeros for the first row. */
+int aj_scan_row(const aj_quantised *components, aj_group group, int row, int only_dc, int before[3], aj_symbols *found);
 
 /* All coefficients of it, written at once in codes that are known. */
-int aj_put_row(const aj_quantised *components, int count, int row, int before[3], const aj_code codes[AJ_CODES],
+int aj_put_row(const aj_quantised *components, aj_group group, int row, int before[3], const aj_code codes[AJ_CODES],
                aj_file *file);
 
 /* AC coefficients from..to of a component without their lowest `shift` bits, */
