@@ -40,7 +40,7 @@ class ManifestRow(NamedTuple):
     seconds: Optional[float]  # s, of decoding and encoding; the only column that differs between equal runs
     # backends, with versions, that were asked before the choice; where reason is `chosen`, they agreed with no quality
     verified_by: Optional[str] = None
-    engine: Optional[str] = None  # what encoded it: `native` or `pillow`; None for kept and failed images
+    engine: Optional[str] = None  # how: `native` by coefficients, `pillow` by pixels; None for kept and failed images
 
     @property
     def is_written(self) -> bool:

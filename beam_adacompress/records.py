@@ -60,7 +60,7 @@ class CompressedImage(NamedTuple):
     height: int
     subsampling: Optional[str]  # of the compressed JPEG: `4:2:0`, ...; None for grayscale and kept images
     seconds: float  # wall time of decoding and encoding
-    engine: Optional[str] = None  # what encoded it: `native` or `pillow`; None for kept images
+    engine: Optional[str] = None  # how: `native` by its coefficients, `pillow` by its pixels; None for kept images
 
 
 class ImageFailure(NamedTuple):

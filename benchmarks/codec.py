@@ -19,6 +19,7 @@ and with --models how often networks (LiteRT) still see their first label of the
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import statistics
 import time
@@ -155,7 +156,11 @@ def both(data: bytes, settings: jpeg.Settings) -> tuple[jpeg.Source, bytes, byte
     shown = jpeg.open_picture(opened)
     if shown.engine != native.NATIVE:
         return None
-    return opened, shown.encode(TABLES, settings), jpeg.encode(opened.pixels(), TABLES, settings)
+    return opened, shown.encode(TABLES, settings), by_pillow(opened.pixels(), TABLES, settings)
+
+
+def by_pillow(pixels: Image.Image, tables: jpeg.Quantisation, settings: jpeg.Settings) -> bytes:
+    return jpeg.encode(pixels, tables, dataclasses.replace(settings, engine=native.PILLOW))
 
 
 def compare(files: Iterable[Path]) -> None:
@@ -187,7 +192,7 @@ def scans(files: Iterable[Path]) -> None:
     for quality in (5, 8, 15, 35, 75):
         tables = jpeg.quantisation("annexk", quality)
         found = [
-            len(picture.encode(tables, PROGRESSIVE)) / len(jpeg.encode(pixels, tables, PROGRESSIVE))
+            len(picture.encode(tables, PROGRESSIVE)) / len(by_pillow(pixels, tables, PROGRESSIVE))
             for picture, pixels in pairs
             if picture.engine == native.NATIVE
         ]

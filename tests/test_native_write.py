@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 
@@ -152,6 +153,23 @@ def test_few_coefficients_take_fewer_bytes_than_in_pillow_s_scans():
     ours = jpeg.compress(source, "annexk", 8, "fixed-8", jpeg.Settings(engine="native", min_saving=0.0)).data
     theirs = jpeg.compress(source, "annexk", 8, "fixed-8", jpeg.Settings(engine="pillow", min_saving=0.0)).data
     assert len(ours) < 0.97 * len(theirs)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_of_pixels_the_core_makes_the_scans_and_nothing_else(mode):
+    image = picture(161, 127, mode, seed=3)
+    source = encoded(image, "PNG", dpi=(300, 300))
+    settings = jpeg.Settings(min_saving=0.0, keep_metadata="all")
+    ours, theirs = (
+        jpeg.compress(source, "annexk", 15, "fixed-15", dataclasses.replace(settings, engine=engine))
+        for engine in ("auto", "pillow")
+    )
+    assert (ours.engine, theirs.engine) == ("pillow", "pillow"), "both are made of pixels"
+    assert len(ours.data) < 0.97 * len(theirs.data)
+    assert np.array_equal(np.asarray(decoded(ours.data)), np.asarray(decoded(theirs.data)))
+    for name in ("dpi", "comment", "progressive"):
+        assert decoded(ours.data).info[name] == decoded(theirs.data).info[name]
+    assert decoded(ours.data).quantization == decoded(theirs.data).quantization
 
 
 @pytest.mark.parametrize("coding", ["optimised", "progressive"])

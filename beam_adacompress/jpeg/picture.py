@@ -191,8 +191,9 @@ def _splits_blocks(opened: Source, transpose: bool, down: bool, across: bool) ->
 def encode(pixels: Image.Image, tables: Quantisation, settings: Settings, header: Header = BARE) -> bytes:
     """Encodes 8-bit pixels as JPEG; arguments and errors as for `Picture.encode`.
 
-    Pillow rounds to the nearest. For tables that do not, the native core quantises what Pillow transforms: steps of 1
-    in between add a thousandth to the error of steps that are worth it.
+    Progressive files of Pillow's are written anew by the native core, if it is there, whose scans are smaller and whose
+    coefficients are the same. Pillow rounds to the nearest. For tables that do not, the core quantises what Pillow
+    transforms: steps of 1 in between add a thousandth to the error of steps that are worth it.
 
     Args:
       pixels: the picture, of mode `L`, `RGB` or `RGBX`.
@@ -200,14 +201,12 @@ def encode(pixels: Image.Image, tables: Quantisation, settings: Settings, header
     Raises:
       AdaCompressError: tables with a dead zone, and no native core.
     """
+    plain = Settings(subsampling=settings.subsampling, optimize=False, progressive=False)
     if tables.rounding != NEAREST:
         native.require(f"rounding at {tables.rounding}")
-        plain = Settings(subsampling=settings.subsampling, optimize=False, progressive=False)
-        coded = native.open_coded(encode(pixels, _FINEST, plain))
-        assert coded is not None  # Pillow writes what the core reads
-        written = coded.write(_writing(tables, settings, header))
-        assert written is not None
-        return written
+        return _rewritten(encode(pixels, _FINEST, plain), tables, settings, header)
+    if settings.progressive and settings.engine != native.PILLOW and native.is_installed():
+        return _rewritten(encode(pixels, tables, plain), tables, settings, header)
     options = {
         "qtables": [list(tables.luma)] if pixels.mode == "L" else [list(tables.luma), list(tables.chroma)],
         "subsampling": -1 if pixels.mode == "L" else settings.subsampling,
@@ -224,6 +223,14 @@ def encode(pixels: Image.Image, tables: Quantisation, settings: Settings, header
             return _save(pixels, **options)
         except OSError as error:
             raise ImageError("encode-failed", f"encoding failed: {error}") from error
+
+
+def _rewritten(data: bytes, tables: Quantisation, settings: Settings, header: Header) -> bytes:
+    coded = native.open_coded(data)
+    assert coded is not None  # Pillow writes what the core reads
+    written = coded.write(_writing(tables, settings, header))
+    assert written is not None
+    return written
 
 
 def _writing(tables: Quantisation, settings: Settings, header: Header) -> native.Writing:
