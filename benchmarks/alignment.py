@@ -5,8 +5,8 @@
 Every image is compressed with every action (five table families, eleven qualities, optimised progressive, 4:2:0), once
 with steps that are aligned to those that it was saved with and once with the tables alone, and each network is asked
 what it sees, before and after; answers are kept in the cache. Agreement is within the top 5, the reference is the
-original. Images are those on which no family was searched (as in benchmarks/rate_agreement.py), apart by the mean of
-the first ten luminance steps that they were saved with. Where a file would not save 5 %, the original is kept.
+original. Images are those of each folder's second half, on which no family was searched, apart by the mean of the
+first ten luminance steps that they were saved with. Where a file would not save 5 %, the original is kept.
 
 Printed are the bytes that one fixed quality with aligned steps needs for an agreement, relative to the same family
 without on the same images, with 95 % intervals from a paired bootstrap; and what the oracle takes, the smallest file
@@ -46,7 +46,7 @@ def compared(with_it: Table, without: Table) -> None:
     assert with_it.raw.keys == without.raw.keys, "the network answered for the same images"
     steps = np.exp2(with_it.raw.features[:, NAMES.index("log2_source_step")])
     for name, image in (("fine", steps < COARSE), ("coarse", steps >= COARSE)):
-        chosen = np.flatnonzero(with_it.held & image)
+        chosen = np.flatnonzero(with_it.half & image)
         ours, theirs = (judging.written(each.raw.take(chosen), SAVING) for each in (with_it, without))
         print(f"  saved with {name} steps: {len(chosen)} images")
         for index, family in enumerate(FAMILIES):

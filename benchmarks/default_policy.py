@@ -43,7 +43,7 @@ def main() -> None:
     trials, place = answers(options.images, job)
     table = outcomes(trials, space.distinct()[1])
     written = judging.written(table, job.settings().min_saving)
-    held = np.array([place[key].held for key in table.keys])
+    held = np.array([place[key].half for key in table.keys])
     tests = np.array([part_of(key, str(job.seed)) == TEST for key in table.keys])
     validates = np.array([draw(key, "default policy") < VALIDATE for key in table.keys])
     parts = Parts(

@@ -29,6 +29,7 @@ from beam_adacompress.transforms.sources import ImageFile, list_images
 from beam_adacompress.trials import NO_ANSWER, Configuration, Trial
 
 FAMILIES = ("annexk", "deepn", "mobilenet-v1-small", "mobilenet-v1", "mobilenet-v2")
+SEARCHED_ON = ("imagenet", "bsds500")  # folders, of whose first halves (318 and 138 images) families were searched
 SAVING = jpeg.Settings.min_saving
 
 
@@ -39,10 +40,15 @@ class Table(NamedTuple):
     plain: NDArray[np.float64]  # bytes of a bare loop, `(images, qualities)`
     plain_agreement: NDArray[np.float64]  # with its tables as they are, likewise
     folder: NDArray[np.str_]  # of each image
-    held: NDArray[np.bool_]  # whether it is one of those that no table family was searched on
+    half: NDArray[np.bool_]  # whether it is of the second half of its folder
     fold: NDArray[np.intp]
     copies: Optional[Outcomes]  # to train with
     parents: NDArray[np.str_]  # keys of the images that they are copies of
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """Whether an image is one of those that no table family was searched on, see their files' `origin`."""
+        return self.half | ~np.isin(self.folder, SEARCHED_ON)
 
     @property
     def written(self) -> Outcomes:
@@ -57,7 +63,7 @@ class Place(NamedTuple):
     """Where an image is from."""
 
     folder: str
-    held: bool  # whether it is one of those that no table family was searched on
+    half: bool  # whether it is of the second half, on which no table family was searched
 
 
 def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[str, Place]]:
@@ -76,9 +82,9 @@ def answers(folders: Sequence[Path], job: TrainJob) -> tuple[list[Trial], dict[s
         with tempfile.TemporaryDirectory() as scratch:
             found = try_images(images, transform, scratch, PipelineOptions([]), [], copies=copies).trials
         for trial in found:
-            held = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
+            half = draw(trial.key, "benchmark") >= 0.5  # as benchmarks/tables.py halves
             before = places.get(trial.sha256, Place(folder.name, True))
-            places[trial.sha256] = before._replace(held=before.held and held)
+            places[trial.sha256] = before._replace(half=before.half and half)
         trials += found
     return [each for each in by_content(trials) if NO_ANSWER not in each.ranks], places
 
@@ -127,7 +133,7 @@ def table(
         np.array([plain[key] for key in raw.keys], np.float64),
         bare.agreement,
         np.array([places[key].folder for key in raw.keys]),
-        np.array([places[key].held for key in raw.keys]),
+        np.array([places[key].half for key in raw.keys]),
         np.array([int(draw(key, "fold") * folds) for key in raw.keys]),
         copies,
         np.array([parents[key] for key in copies.keys] if copies is not None else [], np.str_),

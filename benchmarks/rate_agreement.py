@@ -9,10 +9,10 @@ on. Agreement is within the top 5, the reference is the original. Networks are g
 With `--augment N`, policies are trained on N copies of each training image, too: parts of it, saved again.
 With `--no-align`, files have the steps of the tables, also where those of the photographs are nearly the same.
 
-Test images are those that neither training nor calibration nor the search of the table families has seen: a hash of
-the name halves each folder as `benchmarks/tables.py` does, whose families were searched on the first half. Of the
-second half, each fold is tested with a policy that was trained on all other images. Policies are trained on all folders
-together, and tested on each.
+Test images are those that neither training nor calibration nor the search of the table families has seen. Families were
+searched on halves of the ImageNet and the BSDS500 photographs, as `benchmarks/tables.py` halves them by a hash of the
+name: of those the other halves are tested, of all other folders every image. Each fold of them is tested with a policy
+that was trained on all other images. Policies are trained on all folders together, and tested on each.
 
 Ratios are of mean bytes, to those that a fixed quality needs for the same agreement on the same images, in a bare loop
 over Pillow with its defaults (standard tables, one plain scan, 4:2:0), between two qualities by linear interpolation.

@@ -286,38 +286,55 @@ static void share(scan *blue, scan *red)
     red->goes_on = 1;
 }
 
-static int put_ac(writer *w, division *found)
+static int put_division(writer *w, const division *found)
 {
-    int i, done = 1, components = w->image->components;
+    int i, done = 1;
 
-    for (i = 0; done && i < components; i++)
-        done = divide_best(&w->components[i], i, &found[i], &found[components]);
-    for (i = 0; done && i < found[0].count; i++)
-        done = put_scan(&w->file, &found[0].scans[i]);
-    if (components == 1)
-        return done;
-    for (i = 0; done && (i < found[1].count || i < found[2].count); i++) {
-        scan *blue = &found[1].scans[i], *red = &found[2].scans[i];
-        if (i < found[1].count && i < found[2].count)
-            share(blue, red);
-        done = (i >= found[1].count || put_scan(&w->file, blue)) && (i >= found[2].count || put_scan(&w->file, red));
+    for (i = 0; done && i < found->count; i++)
+        done = put_scan(&w->file, &found->scans[i]);
+    return done;
+}
+
+/* Two divisions scan by scan, so that those that share a code follow each other. */
+static int put_both(writer *w, division *blue, division *red)
+{
+    int i, done = 1;
+
+    for (i = 0; done && (i < blue->count || i < red->count); i++) {
+        if (i < blue->count && i < red->count)
+            share(&blue->scans[i], &red->scans[i]);
+        done = (i >= blue->count || put_scan(&w->file, &blue->scans[i])) &&
+               (i >= red->count || put_scan(&w->file, &red->scans[i]));
     }
     return done;
 }
 
+#define DIVISIONS 3 /* at a time: of two components, and one more */
+
+static int put_ac(writer *w, division found[DIVISIONS])
+{
+    division *first = &found[0], *second = &found[1], *spare = &found[2];
+    const aj_quantised *q = w->components;
+
+    if (!divide_best(&q[0], 0, first, spare) || !put_division(w, first))
+        return 0;
+    return w->image->components == 1 ||
+           (divide_best(&q[1], 1, first, spare) && divide_best(&q[2], 2, second, spare) && put_both(w, first, second));
+}
+
 static int put_scans(writer *w)
 {
-    scan *scans = calloc(4 * MOST_SCANS, sizeof *scans);
-    division found[4];
+    scan *scans = calloc(DIVISIONS * MOST_SCANS, sizeof *scans);
+    division found[DIVISIONS];
     int i, done = scans != NULL;
 
-    for (i = 0; i < 4; i++)
+    for (i = 0; i < DIVISIONS; i++)
         found[i] = (division){.scans = scans + i * MOST_SCANS};
     if (done && w->encoding->progressive)
         done = put_dc(w, scans) && put_ac(w, found);
     else if (done)
         done = w->encoding->optimize ? put_at_once(w, all_of(w), AJ_BLOCK - 1, scans) : put_plain(w, scans);
-    for (i = 0; scans != NULL && i < 4 * MOST_SCANS; i++)
+    for (i = 0; scans != NULL && i < DIVISIONS * MOST_SCANS; i++)
         aj_release(&scans[i].symbols);
     free(scans);
     return done;
