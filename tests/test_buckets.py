@@ -6,6 +6,7 @@ import concurrent.futures
 import datetime
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -118,13 +119,23 @@ def test_of_several_writers_in_a_bucket_one_succeeds(bucket):
     assert files.read(path) == b"%d" % created.index(True)
 
 
-def test_a_ledger_in_a_bucket(bucket):
+def test_a_ledger_in_a_bucket(bucket, monkeypatch):
+    # The first claims of all four come at once.
+    create, meeting, met = files.create, threading.Barrier(4), threading.local()
+
+    def create_together(*arguments):
+        if not hasattr(met, "before"):
+            met.before = True
+            meeting.wait(60)
+        return create(*arguments)
+
+    monkeypatch.setattr(files, "create", create_together)
     refused = bucket.preconditions.refused
     ledgers = [Ledger("gs://photos/ledger", max_calls=50, calls_per_second=1000) for _ in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         granted = threads.map(lambda ledger: sum(ledger.claim(3, ahead=3).calls for _ in range(10)), ledgers)
         assert sum(granted) + sum(ledger._left for ledger in ledgers) == 50
-    assert bucket.preconditions.refused > refused  # they did get into each other's way
+    assert bucket.preconditions.refused >= refused + 3
 
 
 def test_replies_in_a_bucket(bucket):

@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from conftest import encoded, picture
+from conftest import encoded, picture, said_beside_progress
 
 from beam_adacompress.pipelines import asking, cli, compress, local, options, policy_options, progress, score, score_job
 from beam_adacompress.transforms.runs import RunFolder
@@ -16,11 +16,6 @@ from beam_adacompress.version import __version__
 
 # Without what libraries have to say about old Pythons.
 QUIET = {**os.environ, "PYTHONWARNINGS": "ignore"}
-
-
-def said_beside_progress(stderr: str) -> list[str]:
-    """The lines but for those about progress, which a slow machine has time for."""
-    return [line for line in stderr.splitlines() if " images, " not in line]
 
 
 def test_version(capsys):
