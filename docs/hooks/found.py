@@ -258,6 +258,11 @@ def agents() -> dict[str, Ratio]:
     return {network: Ratio((*ratio, "at most", "")) for network, _, _, _, _, *ratio in _agents()}
 
 
+def agreements_of_agents() -> list[float]:
+    """Those agreements, the lowest first."""
+    return sorted(float(agreement) for _, _, agreement, *_ in _agents())
+
+
 def published_agent() -> str:
     """AdaCompress's agent as published."""
     found = agents()

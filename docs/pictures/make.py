@@ -75,7 +75,8 @@ def fixed_quality() -> bytes:
     figure = Figure(figsize=(9.2, 3.6), dpi=130, facecolor="white", layout="constrained")
     canvas = FigureCanvasAgg(figure)
     policies, agents = found.policies(), found.agents()
-    titles = ("at an agreement of 0.97", "at 0.99", "at its own, 0.89 to 0.92")
+    lowest, *_, highest = found.agreements_of_agents()
+    titles = ("at an agreement of 0.97", "at 0.99", f"at its own, {lowest:.2f} to {highest:.2f}")
     for place, (axes, title) in enumerate(zip(figure.subplots(1, 3, sharey=True, sharex=True), titles)):
         for height, network in enumerate(reversed(found.NETWORKS)):
             of_policies = {
