@@ -42,7 +42,8 @@ from beam_adacompress.transforms.side_by_side import SideBySide
 
 STAGE = "ChooseQuality"
 _AT_ONCE = 16  # images, where a backend is remote
-_PIXEL_BYTES = 256 * 1024 * 1024  # of pixels, in each worker process
+_ROOM = 256 * 1024 * 1024  # bytes of pictures, in each worker process
+_OF_A_PIXEL = 6  # bytes: three coefficients in 4:4:4; RGB takes four, and luminance one more
 
 
 class VerifyChoice(SideBySide):
@@ -84,7 +85,7 @@ class VerifyChoice(SideBySide):
         asked_for = max(connection.manners.concurrency or 0 for connection in self._connections)
         self._at_once = 1 if local else asked_for or _AT_ONCE
         self._threads = ThreadPoolExecutor(self._at_once)
-        self._room = _Room(_PIXEL_BYTES)
+        self._room = _Room(_ROOM)
 
     def process(
         self,
@@ -125,7 +126,7 @@ class VerifyChoice(SideBySide):
             if obstacle_of(opened, self._settings):
                 kept = proposal if isinstance(proposal, Choice) else proposal.policy.left_alone()
                 return _Verified(kept, asked)  # whatever is chosen
-            with self._room.of(4 * opened.width * opened.height):
+            with self._room.of(_OF_A_PIXEL * opened.width * opened.height):
                 picture = jpeg.open_picture(opened, self._settings)
                 proposed = _proposed(proposal, opened, picture, row.key)
                 version = f"{proposed.choice.policy_version}-verified"

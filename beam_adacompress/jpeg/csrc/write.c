@@ -214,11 +214,6 @@ typedef struct {
     uint64_t bytes;
 } division;
 
-static int code_of(int component)
-{
-    return component == 0 ? AJ_Y_AC : AJ_C_AC;
-}
-
 static uint64_t bytes_of(const aj_symbols *symbols, const aj_code codes[AJ_CODES])
 {
     return MARKERS + (aj_scan_bits(symbols, codes) + 7) / 8;
@@ -227,7 +222,7 @@ static uint64_t bytes_of(const aj_symbols *symbols, const aj_code codes[AJ_CODES
 /* Makes the scans of a component, and tells what they come to. */
 static int divide(const aj_quantised *q, int component, const way *how, division *found)
 {
-    int i, code = code_of(component);
+    int i, code = component == 0 ? AJ_Y_AC : AJ_C_AC;
 
     found->count = how->count;
     found->bytes = 0;
