@@ -436,7 +436,7 @@ def in_short() -> str:
         ],
         ["verified choice, every image agreeing", agreed, "rate_agreement.py --only verified"],
         ["AdaCompress's agent as published", f"{column(published_agent(), 5)} {fixed}", "rate_agreement.py --only dqn"],
-        ["images a second", speed, "throughput.py --pairs 3"],
+        ["images a second", speed, "throughput.py --pairs 4"],
         ["peak memory for 20,000 images", f"{memory[1]} times that for 2,000", "throughput.py --memory 2000 20000"],
     ]
     linked = [

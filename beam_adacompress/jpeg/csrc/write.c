@@ -183,7 +183,7 @@ static int put_dc(writer *w, scan *s)
 
 #define MOST_SCANS 3
 #ifndef MANY /* the fuzzer's files are small */
-#define MANY 9000
+#define MANY 3000
 #endif
 
 /* Ways to divide the AC coefficients of a component into scans, for few bytes, not for early pictures: libjpeg's own
@@ -197,11 +197,11 @@ typedef struct {
 } way;
 
 static const way ways[] = {
-    {0, 3 * MANY, 1, {{1, 63, 0, 0}}},
-    {MANY / 6, 3 * MANY, 2, {{1, 2, 0, 0}, {3, 63, 0, 0}}},
-    {MANY, 3 * MANY, 2, {{1, 8, 0, 0}, {9, 63, 0, 0}}},
-    {MANY / 3, SIZE_MAX, 2, {{1, 63, 0, 1}, {1, 63, 1, 0}}},
-    {2 * MANY, SIZE_MAX, 3, {{1, 8, 0, 1}, {9, 63, 0, 1}, {1, 63, 1, 0}}},
+    {0, 4 * MANY, 1, {{1, 63, 0, 0}}},
+    {MANY / 2, 4 * MANY, 2, {{1, 2, 0, 0}, {3, 63, 0, 0}}},
+    {3 * MANY, 9 * MANY, 2, {{1, 8, 0, 0}, {9, 63, 0, 0}}},
+    {4 * MANY, 9 * MANY, 2, {{1, 63, 0, 1}, {1, 63, 1, 0}}},
+    {9 * MANY, SIZE_MAX, 3, {{1, 8, 0, 1}, {9, 63, 0, 1}, {1, 63, 1, 0}}},
 };
 
 #define MARKERS 10 /* bytes of a scan of one component */
