@@ -149,7 +149,7 @@ def test_results_are_read_as_they_stand():
     assert str(missed) == "0.95 (0.64 to 1.20), **missed** 0.70"
     assert "| MobileNet v2, 224 pixels | 0.97 | 36 of 40 | 0.983 | 0.953 | 0.44 |" in found.promise()
     assert "| MobileNet v2, 224 pixels | 848 | 0.899 | 0.40 | 0.484 | 1.23 (1.15 to 1.32) |" in found.published_agent()
-    assert "| ImageNet, 100 | plain | 0.051 | 0.649 |" in found.choosing()
+    assert "| ImageNet, 100 | plain | 0.059 | 0.646 |" in found.choosing()
 
 
 def test_every_network_and_set_is_there():
