@@ -68,7 +68,7 @@ def test_a_worker_imports_what_its_command_imports(tmp_path):
 
 def test_the_stages_of_a_job_that_never_ends_may_warn(monkeypatch):
     logger = logging.getLogger("beam_adacompress.transforms")
-    monkeypatch.setenv(local.QUIET_VARIABLE, "")
+    monkeypatch.setenv(local_worker.QUIET_VARIABLE, "")
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     before, of_beam = logger.level, logging.getLogger("apache_beam").level
     try:

@@ -25,7 +25,6 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from beam_adacompress.pipelines import local_worker
-from beam_adacompress.pipelines.local_worker import LAUNCHER_VARIABLE, QUIET_VARIABLE
 from beam_adacompress.pipelines.options import UsageError
 from beam_adacompress.pipelines.results import tell
 from beam_adacompress.transforms.runners import refusal
@@ -68,7 +67,7 @@ def choose_runner(options: PipelineOptions, flags: Sequence[str]) -> Runner:
         direct.direct_num_workers = cores()
     if "--direct_running_mode" in stated or direct.direct_num_workers == 1:
         return Runner(FnApiRunner(), True)
-    os.environ[LAUNCHER_VARIABLE] = str(os.getpid())
+    os.environ[local_worker.LAUNCHER_VARIABLE] = str(os.getpid())
     return Runner(FnApiRunner(SubprocessSDKEnvironment.from_command_string(f"exec {worker_command()}")), True)
 
 
@@ -134,7 +133,7 @@ def cores() -> int:
 
 def quiet_logs() -> None:
     """Silences Beam, whose workers and threads report each error with several tracebacks; --debug shows all."""
-    os.environ[QUIET_VARIABLE] = "1"
+    os.environ[local_worker.QUIET_VARIABLE] = "1"
     warnings.filterwarnings("ignore", module="PIL")  # what matters of it is in the manifest
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     logging.getLogger("beam_adacompress.transforms").setLevel(logging.ERROR)  # the command says it once
@@ -149,5 +148,5 @@ def show_warnings() -> None:
 
 def show_logs() -> None:
     """Shows all that Beam and its workers have to say."""
-    os.environ.pop(QUIET_VARIABLE, None)
+    os.environ.pop(local_worker.QUIET_VARIABLE, None)
     logging.basicConfig(level=logging.INFO)

@@ -27,14 +27,14 @@ def sizes(
     for family in range(families):
         rows = train.action // qualities == family
         columns = _shaped(train.features[rows].astype(np.float64), shapes, train.action[rows] % qualities)
-        slopes = _ridge(columns, rest[rows], ridge)
+        slopes = _ridge(columns.T, columns, rest[rows], ridge)
         weights.append(slopes.reshape(len(shapes), -1).T @ shapes)
-    shared = np.hstack(weights)
+    found = np.hstack(weights)
     for action in range(families * qualities):
         rows = train.action == action
         x = train.features[rows].astype(np.float64)
-        shared[:, action] += _ridge(x, rest[rows] - x @ shared[:, action], own_ridge)
-    return shared.astype(np.float32), constant.astype(np.float32)
+        found[:, action] += _ridge(x.T, x, rest[rows] - x @ found[:, action], own_ridge)
+    return found.astype(np.float32), constant.astype(np.float32)
 
 
 def resized(start: AgreementModel, scaled: Logged, importance: NDArray[np.float64], hold: float) -> tuple[Array, Array]:
@@ -53,19 +53,19 @@ def resized(start: AgreementModel, scaled: Logged, importance: NDArray[np.float6
     for index in range(families):
         rows = family == index
         columns = np.hstack([np.eye(qualities)[quality[rows]], _shaped(scaled.features[rows], shapes, quality[rows])])
-        weighted = columns.T * importance[rows]
-        moves = np.linalg.solve(weighted @ columns + hold * np.eye(columns.shape[1]), weighted @ (rest[rows] - alike))
+        moves = _ridge(columns.T * importance[rows], columns, rest[rows] - alike, hold)
         constants.append(moves[:qualities])
         slopes.append(moves[qualities:].reshape(len(shapes), -1).T @ shapes)
     w_size = start.w_size + np.hstack(slopes)
     return w_size.astype(np.float32), (start.b_size + alike + np.hstack(constants)).astype(np.float32)
 
 
-def _ridge(columns: NDArray[np.float64], wanted: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.linalg.solve(
-        columns.T @ columns + ridge * np.eye(columns.shape[1]), columns.T @ wanted
-    )
-    return found
+def _ridge(
+    weighted: NDArray[np.float64], columns: NDArray[np.float64], wanted: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """Least squares, drawn to zero; `weighted` is columns.T, times the weights of the rows if they have any."""
+    gram = weighted @ columns + ridge * np.eye(columns.shape[1])
+    return np.asarray(np.linalg.solve(gram, weighted @ wanted), np.float64)
 
 
 def _shapes(qualities: int) -> NDArray[np.float64]:
